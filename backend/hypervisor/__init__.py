@@ -1,0 +1,1 @@
+"""libvirt and QEMU: the only importer of libvirt."""

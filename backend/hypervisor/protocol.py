@@ -1,0 +1,150 @@
+"""What KC asks of a hypervisor; `backend.hypervisor.libvirt_host` is the real one.
+
+Every call has a deadline, blocks its caller at most that long, and may be made from any thread. Errors: NotFoundError,
+ConflictError (exists, in use), RefusedError (invalid, unsupported), UnreachableError (daemon or host does not answer),
+TimedOutError (one domain is stuck), FailedError. `ensure_*` may be repeated after a crash at any point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+from backend.hypervisor.plan import (
+    Address,
+    DomainOwner,
+    DomainPlan,
+    HostFacts,
+    NetworkPlan,
+    ObservedDomain,
+    ObservedNetwork,
+    Sample,
+    Volume,
+)
+from backend.service import ConsoleStream
+
+Hint = Callable[[str, str], None]
+"""Called with (kind, uid): ("domain", uuid), ("network", name) or ("connection", "lost"|"back"); it must only queue."""
+
+
+class Hypervisor(Protocol):
+    """One libvirt host."""
+
+    @property
+    def uri(self) -> str:
+        """The libvirt URI in use."""
+
+    # --- host
+    def facts(self) -> HostFacts:
+        """Return versions, size and abilities; can take 20 s on a cold daemon, cached by host and versions."""
+
+    def accelerator(self, arch: str, probe_volume: str = "") -> str:
+        """Return `kvm` where it is proven to work for this host and QEMU version, else `qemu` (TCG).
+
+        Without vmx or svm it is TCG at once; else `probe_volume` (a raw starter image) is booted once, bounded, and the
+        answer is kept in the cache folder by host, kernel or boot, and QEMU version.
+        """
+
+    def subscribe(self, hint: Hint) -> Callable[[], None]:
+        """Call `hint` for each domain, network and connection event until the returned function is called."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+
+    # --- domains
+    def inventory(self) -> list[ObservedDomain]:
+        """Return every domain of the host, managed or not, by one bulk call."""
+
+    def observe(self, uid: str) -> ObservedDomain | None:
+        """Return one domain, or None."""
+
+    def find_domain(self, name: str) -> ObservedDomain | None:
+        """Return the domain of that name, or None."""
+
+    def owner_of(self, uid: str) -> DomainOwner:
+        """Return who made a domain."""
+
+    def ensure_defined(self, plan: DomainPlan) -> None:
+        """Define the domain; one of the same uuid and owner is redefined, another owner's raises ConflictError."""
+
+    def ensure_running(self, uid: str) -> None:
+        """Start the domain unless it runs; resume it if it is paused."""
+
+    def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
+        """Stop the domain: ACPI first, wait `grace_seconds`, then, where `force`, at once; True when it is off."""
+
+    def reboot(self, uid: str, *, force: bool) -> None:
+        """Reboot a running domain: by agent or ACPI, or with `force` by a reset."""
+
+    def ensure_undefined(self, uid: str, owner: str) -> None:
+        """Remove the domain and its firmware state; absent is fine, another owner's raises ConflictError."""
+
+    def console(self, uid: str) -> ConsoleStream:
+        """Open the serial console on a connection of its own, taking it over from an earlier reader."""
+
+    def agent_answers(self, uid: str) -> bool:
+        """Return whether the guest agent answers a ping within 2 s."""
+
+    def addresses(self, uid: str) -> list[Address]:
+        """Return a guest's addresses from agent, lease and ARP, each once with its best source; empty when off."""
+
+    def leases(self, networks: list[str]) -> list[Address]:
+        """Return the DHCP leases of libvirt networks, those that are not there left out."""
+
+    def samples(self) -> list[Sample]:
+        """Return the counters of all domains by one bulk call that waits for no stuck one."""
+
+    # --- networks
+    def list_networks(self) -> list[ObservedNetwork]:
+        """Return every libvirt network."""
+
+    def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
+        """Define (persistent, autostart) and start the network; one of that name is started and returned as it is."""
+
+    def ensure_network_started(self, name: str) -> ObservedNetwork:
+        """Start an existing network unless it is active; raise NotFoundError."""
+
+    def ensure_network_gone(self, name: str, uid: str) -> None:
+        """Remove the network of that name and uuid; absent is fine; one in use by a domain raises ConflictError."""
+
+    def release_lease(self, network: str, mac: str) -> None:
+        """Have the DHCP server forget the leases of `mac`, as far as the host allows; want of means is no error."""
+
+    # --- volumes, all in the pool that the hypervisor was opened with
+    def ensure_pool(self) -> None:
+        """Make and start the pool; a `dir` pool where there is none of that name."""
+
+    def free_bytes(self) -> int:
+        """Return what is free in the pool."""
+
+    def find_volume(self, name: str) -> Volume | None:
+        """Return one volume, or None."""
+
+    def list_volumes(self, prefix: str = "") -> list[Volume]:
+        """Return the pool's volumes whose names begin with `prefix`, after a refresh."""
+
+    def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
+        """Make a qcow2 volume over another volume; an existing one of that name is returned."""
+
+    def upload(
+        self,
+        name: str,
+        source: BinaryIO,
+        size_bytes: int,
+        *,
+        volume_format: str = "raw",
+        report: Callable[[int], None] | None = None,
+    ) -> Volume:
+        """Write a volume whole from `source` (seekable; holes stay holes), replacing one of that name.
+
+        `report` gets the bytes done and may raise to give up, which removes the volume again. No room: FailedError.
+        """
+
+    def read_volume(self, name: str, offset: int = 0, length: int = 0) -> bytes:
+        """Return bytes of a volume (negative `offset`: from the end; `length` 0: to the end); absent gives b""."""
+
+    def ensure_volume_gone(self, name: str) -> None:
+        """Delete a volume; absent is fine; one that a domain of the host names raises ConflictError."""
+
+    def volume_users(self, name: str) -> list[str]:
+        """Return the names of the host's domains that use a volume, also as the base of their disk."""

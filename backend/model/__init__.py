@@ -1,0 +1,1 @@
+"""Documents: their shape, validation, parameters, selectors and differences. Pure; no input or output."""

@@ -1,0 +1,37 @@
+"""The envelope that every object shares, as plain JSON values; cheap to import and cheap to make.
+
+A document is `{"apiVersion", "kind", "name", "uid", "version", "metadata", "spec", "status", "createdAt", "updatedAt",
+"updatedBy"}`. `uid`, `version`, `status` and the times are KC's; `metadata` is the customer's and is never interpreted.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+API_VERSION = "kc/v1"
+Document = dict[str, Any]
+"""A whole document, as JSON values."""
+
+
+def format_time(seconds: float | None = None) -> str:
+    """Return a time (Unix seconds; now by default) as RFC 3339 in UTC with milliseconds and `Z`."""
+    at = time.time() if seconds is None else seconds
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+    return f"{whole}.{int(at % 1 * 1000):03d}Z"
+
+
+def parse_time(text: str) -> float:
+    """Return the Unix seconds of a time that `format_time` wrote; raise ValueError for another text."""
+    import calendar  # noqa: PLC0415 - the list path never parses a time
+
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
+    return seconds + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def name_of(reference: object) -> str:
+    """Return the name in a reference, which is a name or `{"name", "uid"}`; empty where there is none."""
+    if isinstance(reference, dict):
+        return str(reference.get("name", ""))
+    return reference if isinstance(reference, str) else ""

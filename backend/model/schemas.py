@@ -1,0 +1,351 @@
+"""The shape of each kind's `spec`, and the door through which every written document passes.
+
+JSON is camelCase with units in the names. Unknown fields are refused with their path. References are names on the way
+in; the service pins them to a uid.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from backend.errors import RefusedError
+from backend.model.documents import API_VERSION, Document
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM, Kind, find_kind
+from backend.text import sanitise
+
+# A name is a DNS label (RFC 1123): it becomes a host name, a domain's name and a part of a URL.
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_NAME = re.compile(NAME_PATTERN)
+MAXIMUM_DOCUMENT_BYTES = 700 * 1024
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Bridge = r"bridge:[A-Za-z0-9_.-]{1,15}"
+
+
+def camel(name: str) -> str:
+    """Return a field's JSON name: camelCase, with binary units as they are written."""
+    return to_camel(name).replace("Mib", "MiB").replace("Gib", "GiB")
+
+
+class Model(BaseModel):
+    """What every model here shares: camelCase, no unknown field, no silent conversion."""
+
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid", strict=True)
+
+
+class Reference(Model):
+    """A reference to another object: by name on the way in, pinned to its uid inside."""
+
+    name: Name
+    uid: str = ""
+
+
+class TypeReference(Reference):
+    """A reference to a machine type, pinned to the version that the VM was made from."""
+
+    version: int = 0
+
+
+def _expand_reference(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Referring = Annotated[Reference, BeforeValidator(_expand_reference)]
+ReferringToType = Annotated[TypeReference, BeforeValidator(_expand_reference)]
+
+
+class AddressPlan(Model):
+    """How one NIC gets its address of one family; `network` leaves it to the network."""
+
+    mode: Literal["network", "none", "static", "dhcp", "slaac", "dhcpv6"] = "network"
+    address: str = Field(default="", description="CIDR of a static address, such as 10.0.0.5/24")
+
+
+class IPv4Plan(AddressPlan):
+    """A NIC's IPv4."""
+
+    mode: Literal["network", "none", "static", "dhcp"] = "network"
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if (self.mode == "static") != bool(self.address):
+            msg = "mode static and an address go together"
+            raise ValueError(msg)
+        if self.address:
+            IPv4Interface(self.address)
+        return self
+
+
+class IPv6Plan(AddressPlan):
+    """A NIC's IPv6."""
+
+    mode: Literal["network", "none", "static", "slaac", "dhcpv6"] = "network"
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if (self.mode == "static") != bool(self.address):
+            msg = "mode static and an address go together"
+            raise ValueError(msg)
+        if self.address:
+            IPv6Interface(self.address)
+        return self
+
+
+class Nic(Model):
+    """One network interface of a VM; KC fills in `id` and `mac`."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9]{0,14})?$")] = ""
+    network: Referring
+    # A unicast address: the lowest bit of the first octet is 0 (IEEE 802).
+    mac: Annotated[str, StringConstraints(pattern=r"^([0-9a-f][02468ace](:[0-9a-f]{2}){5})?$")] = ""
+    ipv4: IPv4Plan = IPv4Plan()
+    ipv6: IPv6Plan = IPv6Plan()
+
+
+class VMSpec(Model):
+    """What a VM is to be."""
+
+    image: Referring
+    type: ReferringToType
+    parameters: dict[str, Any] = Field(default_factory=dict, description="values for the machine type's parameters")
+    nics: list[Nic] = Field(default_factory=list, max_length=16)
+    power: Literal["running", "stopped"] = "running"
+    description: Annotated[str, StringConstraints(max_length=2000)] = ""
+    ssh_keys: list[Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=list, max_length=100)
+    user_data: Annotated[str, StringConstraints(max_length=262144)] = ""
+    host: str = ""
+    hidden: bool = False
+
+    @field_validator("ssh_keys")
+    @classmethod
+    def _check_keys(cls, keys: list[str]) -> list[str]:
+        for key in keys:
+            if "\n" in key.strip() or not re.match(r"^(\S+ )?(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( |$)", key):
+                msg = f"not a public SSH key: {sanitise(key, 60)}"
+                raise ValueError(msg)
+        return [key.strip() for key in keys]
+
+
+class ImageSpec(Model):
+    """A disk image; its bytes are named by their digest and never change."""
+
+    title: str = ""
+    arch: Literal["x86_64", "aarch64"] = "x86_64"
+    format: Literal["raw", "qcow2"]
+    digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(gt=0)]
+    virtual_size_bytes: Annotated[int, Field(gt=0)]
+    source: str = ""
+
+
+class Subnet(Model):
+    """The addresses of one family on a network."""
+
+    subnet: str = ""
+    mode: str = "none"
+
+
+class IPv4Subnet(Subnet):
+    """The IPv4 side of a network."""
+
+    mode: Literal["none", "static", "dhcp"] = "none"
+
+    @model_validator(mode="after")
+    def _check_subnet(self) -> Self:
+        if self.subnet:
+            IPv4Network(self.subnet)
+        elif self.mode != "none":
+            msg = "an address mode needs a subnet"
+            raise ValueError(msg)
+        return self
+
+
+class IPv6Subnet(Subnet):
+    """The IPv6 side of a network."""
+
+    mode: Literal["none", "static", "slaac", "dhcpv6"] = "none"
+
+    @model_validator(mode="after")
+    def _check_subnet(self) -> Self:
+        if self.subnet:
+            prefix = IPv6Network(self.subnet).prefixlen
+            if self.mode == "slaac" and prefix != 64:  # noqa: PLR2004 - RFC 4862 wants 64 bits of interface identifier
+                msg = "SLAAC needs a /64"
+                raise ValueError(msg)
+        elif self.mode != "none":
+            msg = "an address mode needs a subnet"
+            raise ValueError(msg)
+        return self
+
+
+class NetworkSpec(Model):
+    """A layer-2 segment."""
+
+    uplink: Annotated[str, StringConstraints(pattern=rf"^(nat|isolated|{Bridge})$")] = "nat"
+    ipv4: IPv4Subnet = IPv4Subnet()
+    ipv6: IPv6Subnet = IPv6Subnet()
+    gateway: Annotated[str, StringConstraints(pattern=r"^(host|none|[0-9a-fA-F.:]+)$")] = "host"
+    dns: list[str] = Field(default_factory=list, max_length=16)
+    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
+    description: Annotated[str, StringConstraints(max_length=2000)] = ""
+    libvirt_network: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,50}$")] = Field(
+        default="", description="an existing libvirt network that is this segment; empty: KC makes one of its own"
+    )
+
+    @field_validator("dns")
+    @classmethod
+    def _check_servers(cls, servers: list[str]) -> list[str]:
+        return [str(ip_address(server)) for server in servers]
+
+
+class Hardware(Model):
+    """The fixed settings of a machine type; a parameter of the same name overrides one."""
+
+    cpus: Annotated[int, Field(ge=1, le=240, title="CPUs")] = 1
+    memory_mib: Annotated[int, Field(ge=64, le=16 << 20, title="Memory")] = 512
+    disk_gib: Annotated[int, Field(ge=1, le=1 << 20, title="Disk")] = 2
+
+
+class MachineTypeSpec(Model):
+    """A template for VMs: fixed settings, and parameters that a VM may choose within limits.
+
+    Each parameter is a JSON Schema (2020-12) property named like the hardware setting that it overrides.
+    """
+
+    target: Literal["vm"] = "vm"
+    arch: Literal["x86_64", "aarch64"] = "x86_64"
+    firmware: Literal["bios", "uefi"] = "bios"
+    description: Annotated[str, StringConstraints(max_length=2000)] = ""
+    hardware: Hardware = Hardware()
+    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=50)
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        from backend.model.parameters import check_parameter_schemas  # noqa: PLC0415 - it imports jsonschema
+
+        check_parameter_schemas(self.parameters, {camel(name) for name in Hardware.model_fields})
+        return self
+
+
+class Target(Model):
+    """What an operation works on."""
+
+    kind: str
+    name: str
+    uid: str
+    version: int = 0
+
+
+class OperationSpec(Model):
+    """Work that was asked for; its journal is its status."""
+
+    type: str
+    target: Target
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+SPECS: dict[str, type[Model]] = {
+    VM.name: VMSpec,
+    IMAGE.name: ImageSpec,
+    NETWORK.name: NetworkSpec,
+    MACHINE_TYPE.name: MachineTypeSpec,
+    OPERATION.name: OperationSpec,
+}
+
+
+def check_name(name: str, kind: Kind) -> str:
+    """Return `name` where it is a DNS label; raise RefusedError otherwise."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        shown = sanitise(name, 80)
+        raise RefusedError(
+            f"{kind.title} {shown!r}",
+            "not a valid name",
+            "use 1 to 63 lower-case letters, digits and hyphens, first and last no hyphen",
+        )
+    return name
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown field"
+    return sanitise(f"spec.{path}: {message}" if path else message, 400)
+
+
+def validate_document(document: Document) -> Document:
+    """Return `document` with its spec checked and its defaults filled in; raise RefusedError naming the fault."""
+    kind = find_kind(str(document.get("kind", "")))
+    name = check_name(document.get("name", ""), kind)
+    what = f"{kind.title} {name}"
+    unknown = set(document) - _FIELDS
+    if unknown:
+        raise RefusedError(what, f"{sanitise(min(unknown), 80)}: unknown field", f"see kc schema {kind.command}")
+    if document.get("apiVersion", API_VERSION) != API_VERSION:
+        raise RefusedError(what, f"apiVersion is not {API_VERSION}", "this KC writes no other version")
+    metadata = document.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise RefusedError(what, "metadata: not an object", "")
+    try:
+        spec = SPECS[kind.name].model_validate(document.get("spec", {}))
+    except ValidationError as error:
+        raise RefusedError(what, _describe(error), f"see kc schema {kind.command}") from error
+    return {
+        **document,
+        "apiVersion": API_VERSION,
+        "kind": kind.name,
+        "metadata": metadata,
+        "spec": spec.model_dump(mode="json", by_alias=True),
+    }
+
+
+_FIELDS = {
+    "$schema", "apiVersion", "kind", "name", "uid", "version", "metadata", "spec", "status", "message",
+    "createdAt", "updatedAt", "updatedBy",
+}  # fmt: skip
+
+
+def document_schema(kind: Kind) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of one kind's documents."""
+    spec = SPECS[kind.name].model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+    definitions = spec.pop("$defs", {})
+    read_only: dict[str, Any] = {"readOnly": True}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:kc:schema:v1:{kind.name}",
+        "title": kind.name,
+        "type": "object",
+        "required": ["kind", "name", "spec"],
+        "additionalProperties": False,
+        "properties": {
+            "$schema": {"type": "string"},
+            "apiVersion": {"const": API_VERSION},
+            "kind": {"const": kind.name},
+            "name": {"type": "string", "pattern": NAME_PATTERN},
+            "uid": {"type": "string", **read_only},
+            "version": {"type": "integer", "minimum": 1, **read_only},
+            "metadata": {"type": "object", "description": "the customer's own; never interpreted"},
+            "spec": spec,
+            "status": {"type": "object", **read_only},
+            "message": {"type": "string", "description": "why this version was written"},
+            "createdAt": {"type": "string", "format": "date-time", **read_only},
+            "updatedAt": {"type": "string", "format": "date-time", **read_only},
+            "updatedBy": {"type": "string", **read_only},
+        },
+        "$defs": definitions,
+    }

@@ -1,0 +1,1 @@
+"""The durable journal: operations, their steps, leases, cancel and progress."""

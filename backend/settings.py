@@ -1,0 +1,84 @@
+"""What the environment and `config.toml` ask for; each value is read once, here."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.errors import NotFoundError, RefusedError
+from backend.paths import Paths, find_paths
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run: the environment first, then the chosen profile, then the defaults.
+
+    `libvirt_uri` is empty where KC is to find one by itself; `url` names a remote instance, empty for an embedded KC.
+    """
+
+    paths: Paths
+    profile: str = "local"
+    libvirt_uri: str = ""
+    url: str = ""
+    auth_header: str = ""
+    store: str = ""
+    pool: str = "kc"
+    keys: dict[str, list[str]] = field(default_factory=dict)
+    ui: dict[str, Any] = field(default_factory=dict)
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def store_url(self) -> str:
+        """Where the documents are: `tinydb:PATH` or `etcd://…`."""
+        return self.store or f"tinydb:{self.paths.store_file}"
+
+
+def _read_config(paths: Paths) -> dict[str, Any]:
+    try:
+        return tomllib.loads(paths.config_file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RefusedError(
+            f"settings {paths.config_file}", str(error).lower(), "mend the file or move it away"
+        ) from error
+
+
+def _table(config: dict[str, Any], name: str, paths: Paths) -> dict[str, Any]:
+    value = config.get(name, {})
+    if not isinstance(value, dict):
+        raise RefusedError(f"settings {paths.config_file}", f"[{name}] is not a table", "write it as a table")
+    return value
+
+
+def load_settings(profile: str = "", environment: dict[str, str] | None = None) -> Settings:
+    """Return the settings of this run; raise RefusedError for a bad file, NotFoundError for an unknown profile."""
+    variables = dict(os.environ) if environment is None else environment
+    paths = find_paths(variables)
+    config = _read_config(paths) if paths.config_file.exists() else {}
+    profiles = _table(config, "profiles", paths)
+    name = profile or variables.get("KC_PROFILE", "") or str(config.get("profile", "local"))
+    chosen = profiles.get(name, {})
+    if name != "local" and name not in profiles:
+        known = ", ".join(sorted({"local", *profiles}))
+        raise NotFoundError(f"profile {name}", "no such profile", f"known are {known}")
+    if not isinstance(chosen, dict):
+        raise RefusedError(f"settings {paths.config_file}", f"profiles.{name} is not a table", "write it as a table")
+    keys = {
+        command: [value] if isinstance(value, str) else [str(item) for item in value]
+        for command, value in _table(config, "keys", paths).items()
+    }
+    return Settings(
+        paths=paths,
+        profile=name,
+        libvirt_uri=variables.get("KC_LIBVIRT_URI") or str(chosen.get("libvirt", "")),
+        url=variables.get("KC_URL") or str(chosen.get("url", "")),
+        auth_header=variables.get("KC_AUTH_HEADER", ""),
+        store=variables.get("KC_STORE", ""),
+        pool=variables.get("KC_POOL") or "kc",
+        keys=keys,
+        ui=_table(config, "ui", paths),
+        profiles=profiles,
+    )

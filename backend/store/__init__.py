@@ -1,0 +1,1 @@
+"""Where documents live: one protocol, several engines; the only importer of tinydb."""
