@@ -1,0 +1,131 @@
+"""From what a caller asks for to what is written: references pinned, NICs filled in, everything checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from typing import Any
+
+from backend.errors import ConflictError, NotFoundError, RefusedError
+from backend.model.documents import Document, format_time
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
+from backend.model.parameters import check_parameters, resolve_hardware
+from backend.model.schemas import validate_document
+from backend.store.protocol import Store
+from backend.text import sanitise
+
+GIB = 1 << 30
+# QEMU's customary prefix; the rest follows from the VM's uid, so that a repeated step finds the same NIC.
+MAC_PREFIX = "52:54"
+
+
+def current_user() -> str:
+    """Return who is at work, for `updatedBy`."""
+    return sanitise(os.environ.get("KC_USER") or os.environ.get("USER") or f"uid:{os.getuid()}", 100)
+
+
+def make_mac(uid: str, index: int) -> str:
+    """Return the MAC of a VM's NIC: the prefix, and 32 bits of a digest of uid and index."""
+    digest = hashlib.sha256(f"{uid}/{index}".encode()).digest()
+    return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in digest[:4])])
+
+
+def prepare(store: Store, document: Document) -> Document:
+    """Return the body that `document` becomes in the store; raise KCErrors naming what is wrong with it."""
+    body = validate_document(document)
+    kind = find_kind(body["kind"])
+    taken = store.find(kind.name, body["name"])
+    if taken is not None:
+        raise ConflictError(
+            f"{kind.title} {body['name']}", "the name is taken", f"choose another, or see kc {kind.command} show"
+        )
+    now = format_time()
+    body = {key: value for key, value in body.items() if key not in ("status", "version")}
+    body |= {"uid": str(uuid.uuid4()), "createdAt": now, "updatedAt": now, "updatedBy": current_user()}
+    if kind is VM:
+        _prepare_vm(store, body)
+    return body
+
+
+def pin(store: Store, kind: Kind, reference: dict[str, Any], what: str) -> Document:
+    """Fill the uid into a reference and return what it refers to; raise NotFoundError where there is none."""
+    document = store.find(kind.name, reference["name"])
+    if document is None:
+        known = [item["name"] for item in store.list_documents(kind.name, limit=8).items]
+        hint = f"there are {', '.join(known)}" if known else f"there is none yet; kc init makes the first {kind.title}"
+        raise NotFoundError(what, f"no {kind.title} {reference['name']}", hint)
+    reference["uid"] = document["uid"]
+    return document
+
+
+def _prepare_vm(store: Store, body: Document) -> None:
+    what = f"VM {body['name']}"
+    spec = body["spec"]
+    image = pin(store, IMAGE, spec["image"], what)["spec"]
+    machine_type = pin(store, MACHINE_TYPE, spec["type"], what)
+    spec["type"]["version"] = machine_type["version"]
+    check_parameters(spec["parameters"], machine_type["spec"], what)
+    if image["arch"] != machine_type["spec"]["arch"]:
+        raise RefusedError(
+            what,
+            f"image {spec['image']['name']} is for {image['arch']}, "
+            f"machine type {spec['type']['name']} for {machine_type['spec']['arch']}",
+            "choose two that fit",
+        )
+    hardware = resolve_hardware(machine_type["spec"], spec["parameters"])
+    if hardware["diskGiB"] * GIB < image["virtualSizeBytes"]:
+        needed = -(-image["virtualSizeBytes"] // GIB)
+        raise RefusedError(
+            what,
+            f"parameter diskGiB: the image needs {needed} GiB, the disk has {hardware['diskGiB']}",
+            f"--set diskGiB={needed}, or a larger machine type",
+            parameter="diskGiB",
+        )
+    _prepare_nics(store, body, what)
+
+
+def _prepare_nics(store: Store, body: Document, what: str) -> None:
+    ids: set[str] = set()
+    macs: set[str] = set()
+    for index, nic in enumerate(body["spec"]["nics"]):
+        pin(store, NETWORK, nic["network"], what)
+        nic["id"] = nic["id"] or f"nic{index}"
+        chosen = bool(nic["mac"])
+        nic["mac"] = nic["mac"] or make_mac(body["uid"], index)
+        if nic["id"] in ids or nic["mac"] in macs:
+            raise RefusedError(what, f"spec.nics.{index}: id or mac is there twice", "give each NIC its own")
+        ids.add(nic["id"])
+        macs.add(nic["mac"])
+        if chosen:
+            _check_mac_free(store, nic, what)
+
+
+def _check_mac_free(store: Store, nic: Document, what: str) -> None:
+    """Raise ConflictError where another VM has the MAC on the same network."""
+
+    def has_it(vm: Document) -> bool:
+        return any(
+            other["mac"] == nic["mac"] and other["network"]["uid"] == nic["network"]["uid"]
+            for other in vm["spec"]["nics"]
+        )
+
+    found = store.list_documents(VM.name, where=has_it, limit=1).items
+    if found:
+        raise ConflictError(what, f"mac {nic['mac']} belongs to VM {found[0]['name']}", "leave it out or take another")
+
+
+def find_users(store: Store, kind: Kind, uid: str) -> list[str]:
+    """Return the names of the VMs that refer to an object."""
+    if kind not in (IMAGE, NETWORK, MACHINE_TYPE):
+        return []
+
+    def refers(vm: Document) -> bool:
+        spec = vm["spec"]
+        if kind is IMAGE:
+            return bool(spec["image"]["uid"] == uid)
+        if kind is MACHINE_TYPE:
+            return bool(spec["type"]["uid"] == uid)
+        return any(nic["network"]["uid"] == uid for nic in spec["nics"])
+
+    return [vm["name"] for vm in store.list_documents(VM.name, where=refers, limit=5).items]

@@ -1,0 +1,27 @@
+"""From an operation's type to its plan."""
+
+from __future__ import annotations
+
+from backend.errors import RefusedError
+from backend.operations import images, networks, vms
+from backend.operations.steps import Plan
+
+PLANS: dict[str, Plan] = {
+    "vm.create": Plan(steps=vms.PRESENT, undo=vms.ABSENT),
+    "vm.start": Plan(steps=vms.PRESENT),
+    "vm.stop": Plan(steps=vms.STOPPED),
+    "vm.reboot": Plan(steps=vms.REBOOTED),
+    "vm.delete": Plan(steps=vms.ABSENT, outcome="delete"),
+    "network.create": Plan(steps=networks.PRESENT, undo=networks.ABSENT),
+    "network.delete": Plan(steps=networks.ABSENT, outcome="delete"),
+    "image.create": Plan(steps=images.PRESENT, undo=images.UNDONE),
+    "image.store": Plan(steps=images.PRESENT),
+    "image.delete": Plan(steps=images.REMOVED, outcome="delete"),
+}
+
+
+def plan_operation(operation_type: str) -> Plan:
+    """Return the plan of an operation; raise RefusedError for a type that this version does not know."""
+    if operation_type not in PLANS:
+        raise RefusedError(f"operation {operation_type}", "this version does not know it", "run the newer KC again")
+    return PLANS[operation_type]
