@@ -127,7 +127,7 @@ def _check_images(store: Store, hypervisor: Hypervisor, _settings: Settings) -> 
         present = image_volume(document["spec"]) in volumes
         mend = "kc init" if document["spec"]["source"].startswith("starter:") else "upload it again"
         yield Finding(f"image {document['name']}", "ok" if present else "failed",
-                      "in the pool" if present else "its bytes are not in the pool", "" if present else mend)  # fmt: skip
+                      "in the pool" if present else "not in the pool", "" if present else mend)  # fmt: skip
 
 
 def _check_tools() -> Iterator[Finding]:

@@ -67,12 +67,14 @@ def build(destination: Path, *, arch: str = _ARCH, report: Callable[[str], None]
     with tempfile.TemporaryDirectory(prefix="kc-starter-", ignore_cleanup_errors=True) as name:
         work = Path(name)
         report("asking apt which packages it takes")
-        wanted = [packages.resolve_kernel(_KERNEL), *content.PACKAGES, *_LOADERS]
+        wanted = [packages.resolve_kernel(_KERNEL), *content.PACKAGES, content.STATIC_SHELL, *_LOADERS]
         wanted += packages.resolve_libraries(content.PACKAGES)
         report(f"fetching {len(wanted)} packages")
         fetched = packages.download(wanted, work / "packages")
         report("unpacking them")
-        packages.unpack(fetched, work / "unpacked")
+        static = [file for file in fetched if file.name.startswith(f"{content.STATIC_SHELL}_")]
+        packages.unpack(static, work / "static")
+        packages.unpack([file for file in fetched if file not in static], work / "unpacked")
         report("packing the guest")
         files = _boot_files(work)
         report("writing the disk image")
@@ -86,6 +88,7 @@ def _boot_files(work: Path) -> dict[str, Path]:
     tree = Tree()
     content.add_guest_files(tree, RECIPE)
     content.add_programs(tree, unpacked)
+    content.add_static_shell(tree, work / "static")
     content.add_modules(tree, unpacked, work / "modules")
     written = {
         "initrd": tree.to_initrd(),
@@ -109,7 +112,9 @@ def _write_in_one_step(destination: Path, work: Path, files: dict[str, Path]) ->
     try:
         descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
     except OSError as error:
-        raise FailedError(WHAT, f"{destination.parent}: {error.strerror}", "Choose a folder that can be written") from error
+        raise FailedError(
+            WHAT, f"{destination.parent}: {error.strerror}", "Choose a folder that can be written"
+        ) from error
     image = Path(name)
     try:
         disk.write_disk(image, boot_code, files)

@@ -17,8 +17,7 @@ GUEST_FILES = Path(__file__).parent / "guest"
 
 # Debian packages whose programs are in the guest; each with a word on why. Their libraries follow by themselves.
 PACKAGES = (
-    # Not busybox-static: there the shell prefers its own applets to real programs, so `ip` could not make a VXLAN.
-    "busybox",
+    "busybox",  # what people use; see guest/init on why there are two
     "dropbear-bin",  # SSH server
     "iproute2",  # addresses, routes, VLAN, VXLAN
     "isc-dhcp-client",  # DHCPv6; busybox here has no client for it
@@ -29,13 +28,14 @@ PACKAGES = (
     "qemu-guest-agent",
 )
 
+STATIC_SHELL = "busybox-static"
+
 PROGRAMS = (
     "usr/bin/busybox",
     "usr/bin/dropbearkey",
     "usr/bin/ip",
     "usr/bin/lua5.4",
     "usr/bin/rdisc6",
-    "usr/bin/ss",
     "usr/sbin/bridge",
     "usr/sbin/dhclient",
     "usr/sbin/dropbear",
@@ -50,7 +50,16 @@ MODULES = (
     *("virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_console", "virtio-rng", "virtio_balloon"),
     *("sr_mod", "sd_mod", "ata_piix", "button", "evdev", "qemu_fw_cfg", "virtio_mem", "virtio_input", "psmouse"),
     *("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1"),
-    *("nf_tables", "nft_*", "nf_conntrack", "nf_nat", "nf_log_syslog", "nf_reject_*", "nf_conntrack_bridge", "nfnetlink_log"),
+    *(
+        "nf_tables",
+        "nft_*",
+        "nf_conntrack",
+        "nf_nat",
+        "nf_log_syslog",
+        "nf_reject_*",
+        "nf_conntrack_bridge",
+        "nfnetlink_log",
+    ),
     *("bridge", "br_netfilter", "8021q", "vxlan", "tun", "veth", "dummy", "macvlan", "wireguard"),
     *("sch_tbf", "sch_htb", "sch_ingress", "cls_u32", "cls_matchall", "act_police", "sch_netem"),
 )
@@ -80,7 +89,9 @@ def add_guest_files(tree: Tree, release: str) -> None:
 
 
 def _os_release(release: str) -> str:
-    return f'NAME="KC starter"\nID=kc-starter\nID_LIKE=debian\nVERSION_ID={release}\nPRETTY_NAME="KC starter {release}"\n'
+    return (
+        f'NAME="KC starter"\nID=kc-starter\nID_LIKE=debian\nVERSION_ID={release}\nPRETTY_NAME="KC starter {release}"\n'
+    )
 
 
 def add_programs(tree: Tree, packages: Path) -> None:
@@ -93,7 +104,9 @@ def add_programs(tree: Tree, packages: Path) -> None:
     for pattern in (*_DATA, *_LOADED_LIBRARIES):
         found = sorted(path for path in packages.glob(pattern) if path.is_file())
         if not found:
-            raise FailedError(WHAT, f"no package has {pattern}", "Its Debian release is not known to this version of KC")
+            raise FailedError(
+                WHAT, f"no package has {pattern}", "Its Debian release is not known to this version of KC"
+            )
         for path in found:
             tree.add_file(path.relative_to(packages).as_posix(), path.read_bytes())
         waiting += found
@@ -101,7 +114,9 @@ def add_programs(tree: Tree, packages: Path) -> None:
         for name in _needed(waiting.pop()):
             library = libraries.get(name)
             if library is None:
-                raise FailedError(WHAT, f"no package has {name}", "Its Debian release is not known to this version of KC")
+                raise FailedError(
+                    WHAT, f"no package has {name}", "Its Debian release is not known to this version of KC"
+                )
             target = library.relative_to(packages).as_posix()
             if target not in tree.nodes:
                 tree.add_file(target, library.read_bytes(), 0o755)
@@ -109,6 +124,11 @@ def add_programs(tree: Tree, packages: Path) -> None:
             if name.startswith("ld-linux"):
                 # The path of the loader is written into each program.
                 tree.add_link(f"usr/lib64/{name}", f"/{target}")
+
+
+def add_static_shell(tree: Tree, package: Path) -> None:
+    """Add the shell of the boot scripts from a folder with its package, which has the same file name as the other's."""
+    tree.add_file("usr/lib/kc/busybox", _existing(package, "usr/bin/busybox").read_bytes(), 0o755)
 
 
 def _existing(packages: Path, name: str) -> Path:

@@ -34,7 +34,13 @@ def resolve_kernel(meta_package: str) -> str:
 def resolve_libraries(packages: Collection[str]) -> list[str]:
     """Return the library packages that `packages` depend on, directly or through other libraries; sorted."""
     listing = run_tool(
-        "apt-cache", "depends", "--recurse", *_DEPENDS, *packages, seconds=60, hint=f"Refresh the package lists: {_REFRESH}"
+        "apt-cache",
+        "depends",
+        "--recurse",
+        *_DEPENDS,
+        *packages,
+        seconds=60,
+        hint=f"Refresh the package lists: {_REFRESH}",
     )
     depends = _dependencies(listing)
     found: set[str] = set()
@@ -88,7 +94,9 @@ def download(packages: Collection[str], folder: Path) -> list[Path]:
     )
     files = sorted(folder.glob("*.deb"))
     if len(files) != len(packages):
-        raise FailedError(WHAT, f"the mirror gave {len(files)} of {len(packages)} packages", f"Try again after: {_REFRESH}")
+        raise FailedError(
+            WHAT, f"the mirror gave {len(files)} of {len(packages)} packages", f"Try again after: {_REFRESH}"
+        )
     return files
 
 

@@ -32,7 +32,13 @@ _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr
 
 # Fixed, so that two builds from the same packages are the same to the byte; not 0, which FAT cannot express.
 EPOCH = 1_700_000_000
-_ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(EPOCH), "MTOOLS_SKIP_CHECK": "1"}
+_ENVIRONMENT = {
+    "PATH": _PATH,
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "SOURCE_DATE_EPOCH": str(EPOCH),
+    "MTOOLS_SKIP_CHECK": "1",
+}
 # What the package manager needs of the caller's environment to reach its mirror.
 _INHERITED = ("HOME", "TMPDIR", "APT_CONFIG", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 
@@ -76,7 +82,9 @@ def run_tool(tool: str, *arguments: str | Path, seconds: float, folder: Path | N
     except subprocess.TimeoutExpired as error:
         raise TimedOutError(WHAT, f"{tool} did not end within {seconds:g} seconds", hint) from error
     if ended.returncode != 0:
-        raise FailedError(WHAT, f"{tool} ended with {ended.returncode}: {_last_words(ended.stderr or ended.stdout)}", hint)
+        raise FailedError(
+            WHAT, f"{tool} ended with {ended.returncode}: {_last_words(ended.stderr or ended.stdout)}", hint
+        )
     return ended.stdout
 
 

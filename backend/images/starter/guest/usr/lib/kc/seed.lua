@@ -115,7 +115,10 @@ local function runcmd(list)
     for _, command in ipairs(items(list)) do
         if type(command) == "string" then
             lines[#lines + 1] = command
-        elseif command ~= document.null then
+        elseif not document.is_list(command) then
+            -- Most often a text with a colon and a space in it, which YAML takes for a map unless it is quoted.
+            problem("runcmd: command %d is neither text nor a list", #lines)
+        else
             local words = {}
             for _, word in ipairs(items(command)) do
                 words[#words + 1] = quote(tostring(word))

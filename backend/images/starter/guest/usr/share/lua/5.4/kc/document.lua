@@ -36,8 +36,9 @@ function document.parse(text)
     return value
 end
 
-function document.is_text(value)
-    return type(value) == "string"
+-- An empty list cannot be told from an empty map, and need not be.
+function document.is_list(value)
+    return type(value) == "table" and value ~= document.null and (#value > 0 or next(value) == nil)
 end
 
 -- The items of a list, or of one text alone; of a map, its values in the order of its keys.

@@ -1,0 +1,272 @@
+"""From a plan to a libvirt domain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from backend.errors import RefusedError
+from backend.hypervisor.plan import DiskPlan, DomainOwner, DomainPlan, NicPlan
+from backend.hypervisor.xml import NAMESPACE, clean, element, escape_json, parse, render
+from backend.text import sanitise
+
+# Root ports that stay free, so that NICs and disks can be added to a running guest.
+SPARE_PORTS = 6
+BALLOON_SECONDS = 10
+SERIAL_LENGTH = 20
+GIC3_CPUS = 8
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Source(NamedTuple):
+    """Where a volume is: a file, or a block device."""
+
+    path: str
+    format: str
+    is_block: bool = False
+
+
+class Placement(NamedTuple):
+    """Where the volumes of a plan are: each disk with all that back it, the seed, the console's log (or "")."""
+
+    disks: tuple[tuple[Source, ...], ...]
+    seed: Source | None
+    console_log: str
+
+
+class _Machine(NamedTuple):
+    """What differs between the architectures."""
+
+    machine: str
+    emulated_cpu: str
+    video: str
+    seed_bus: str
+    has_bios: bool
+
+
+_MACHINES = {
+    "x86_64": _Machine("q35", "", "vga", "sata", has_bios=True),
+    # Four times faster under emulation than `maximum`.
+    "aarch64": _Machine("virt", "cortex-a57", "virtio", "scsi", has_bios=False),
+}
+
+
+def build_domain(plan: DomainPlan, placement: Placement, cpu_model: str = "") -> str:
+    """Return the domain's XML; `cpu_model` replaces the host's own model under KVM where that does not start.
+
+    Raises RefusedError for an architecture or firmware that this driver does not know.
+    """
+    machine = _MACHINES.get(plan.arch)
+    if machine is None:
+        raise RefusedError(f"VM {plan.name}", f"unknown architecture {plan.arch}", f"use {' or '.join(_MACHINES)}")
+    if plan.firmware not in ("bios", "uefi"):
+        raise RefusedError(f"VM {plan.name}", f"unknown firmware {plan.firmware}", "use bios or uefi")
+    memory = str(plan.memory_mib)
+    return render(
+        element(
+            "domain",
+            element("name", text=plan.name),
+            element("uuid", text=plan.uid),
+            element("description", text=sanitise(plan.description)) if plan.description else None,
+            element("metadata", _label(plan)),
+            element("memory", text=memory, unit="MiB"),
+            element("currentMemory", text=memory, unit="MiB"),
+            element("vcpu", text=str(plan.cpus), placement="static"),
+            _system(plan, machine),
+            _features(plan),
+            _cpu(plan, machine, cpu_model),
+            _clock(plan),
+            element("on_poweroff", text="destroy"),
+            element("on_reboot", text="restart"),
+            element("on_crash", text="destroy"),
+            element("pm", element("suspend-to-mem", enabled="no"), element("suspend-to-disk", enabled="no")),
+            element("devices", *_devices(plan, placement, machine)),
+            type=plan.accelerator,
+        )
+    )
+
+
+def read_owner(label: str) -> DomainOwner:
+    """Return who made a domain, from KC's element in its metadata."""
+    root = parse(label)
+    version = root.get("version", "")
+    return DomainOwner(
+        owner=sanitise(root.get("owner", "")),
+        label=sanitise(root.get("ownerLabel", "")),
+        version=int(version) if version.isdecimal() else 0,
+    )
+
+
+def _label(plan: DomainPlan) -> Element:
+    """Return what survives the loss of KC's store; libvirt keeps it word for word."""
+    attributes = {
+        "uid": plan.uid,
+        "name": plan.name,
+        "version": str(plan.version),
+        "owner": plan.owner,
+        "ownerLabel": sanitise(plan.owner_label),
+    }
+    label = Element(f"{{{NAMESPACE}}}vm", {name: clean(value) for name, value in attributes.items()})
+    metadata = Element(f"{{{NAMESPACE}}}metadata")
+    metadata.text = escape_json(plan.metadata)
+    label.append(metadata)
+    return label
+
+
+def _system(plan: DomainPlan, machine: _Machine) -> Element:
+    kind = element("type", text="hvm", arch=plan.arch, machine=machine.machine)
+    if plan.firmware == "bios" and machine.has_bios:
+        return element("os", kind)
+    # libvirt chooses the firmware file and makes the guest's own variables.
+    features = element("firmware", element("feature", enabled="no", name="secure-boot"))
+    return element("os", kind, features, firmware="efi")
+
+
+def _features(plan: DomainPlan) -> Element:
+    if plan.arch == "x86_64":
+        return element("features", element("acpi"), element("apic"))
+    # The second version of the interrupt controller, QEMU's choice under emulation, serves eight CPUs.
+    return element("features", element("acpi"), element("gic", version="3") if plan.cpus > GIC3_CPUS else None)
+
+
+def _cpu(plan: DomainPlan, machine: _Machine, model: str) -> Element:
+    topology = element("topology", sockets="1", dies="1", cores=str(plan.cpus), threads="1")
+    if plan.accelerator == "kvm":
+        if model:
+            return _named_cpu(model, topology)
+        if plan.arch != "x86_64":
+            return element("cpu", topology, mode="host-passthrough")
+        return element("cpu", element("model", fallback="allow"), topology, mode="host-model", check="partial")
+    if machine.emulated_cpu:
+        return _named_cpu(machine.emulated_cpu, topology)
+    return element("cpu", topology, mode="maximum")
+
+
+def _named_cpu(model: str, topology: Element) -> Element:
+    return element("cpu", element("model", text=model), topology, mode="custom", match="exact", check="none")
+
+
+def _clock(plan: DomainPlan) -> Element:
+    if plan.arch != "x86_64":
+        return element("clock", offset="utc")
+    return element(
+        "clock",
+        element("timer", name="rtc", tickpolicy="catchup"),
+        element("timer", name="pit", tickpolicy="delay"),
+        element("timer", name="hpet", present="no"),
+        offset="utc",
+    )
+
+
+def _devices(plan: DomainPlan, placement: Placement, machine: _Machine) -> Iterator[Element]:
+    for index, (disk, chain) in enumerate(zip(plan.disks, placement.disks, strict=True)):
+        yield _disk(disk, chain, index)
+    if placement.seed is not None:
+        yield _seed(placement.seed, machine)
+    yield from _controllers(plan, machine)
+    for nic in plan.nics:
+        yield _interface(nic)
+    log = element("log", file=placement.console_log, append="on") if placement.console_log else None
+    yield element("serial", log, element("target", port="0"), type="pty")
+    yield element("console", element("target", type="serial", port="0"), type="pty")
+    yield element("channel", element("target", type="virtio", name="org.qemu.guest_agent.0"), type="unix")
+    # A socket that only QEMU's user and root can open: a port would show the screen to every user of the host.
+    yield element("graphics", element("listen", type="socket"), type="vnc")
+    video = {"vram": "16384"} if machine.video == "vga" else {}
+    yield element("video", element("model", type=machine.video, heads="1", primary="yes", **video))
+    yield element("memballoon", element("stats", period=str(BALLOON_SECONDS)), model="virtio")
+    yield element("rng", element("backend", text="/dev/urandom", model="random"), model="virtio")
+
+
+def _controllers(plan: DomainPlan, machine: _Machine) -> Iterator[Element]:
+    yield element("controller", type="usb", model="none")
+    if machine.seed_bus == "scsi" and plan.seed:
+        yield element("controller", type="scsi", index="0", model="virtio-scsi")
+    # A port each for disks, NICs, the agent's channel, the balloon, the random numbers, and what else a machine needs.
+    fixed = 3 + (2 if machine.seed_bus == "scsi" else 0)
+    yield element("controller", type="pci", index="0", model="pcie-root")
+    for index in range(len(plan.disks) + len(plan.nics) + fixed + SPARE_PORTS):
+        yield element("controller", type="pci", index=str(index + 1), model="pcie-root-port")
+
+
+def _disk(plan: DiskPlan, chain: tuple[Source, ...], index: int) -> Element:
+    serial = re.sub(r"[^A-Za-z0-9_-]", "-", plan.id)[:SERIAL_LENGTH]
+    return element(
+        "disk",
+        element("driver", name="qemu", type=plan.format, discard="unmap"),
+        _source(chain[0]),
+        _backing(chain[1:]),
+        element("target", dev=f"vd{_letters(index)}", bus="virtio"),
+        element("serial", text=serial) if serial else None,
+        element("boot", order=str(index + 1)),
+        _alias(plan.id),
+        type="block" if chain[0].is_block else "file",
+        device="disk",
+    )
+
+
+def _source(source: Source) -> Element:
+    return element("source", dev=source.path) if source.is_block else element("source", file=source.path)
+
+
+def _backing(chain: tuple[Source, ...]) -> Element:
+    """Return the chain below a disk, down to its end: QEMU is to look for nothing by itself."""
+    if not chain:
+        return element("backingStore")
+    first, *rest = chain
+    return element(
+        "backingStore",
+        element("format", type=first.format),
+        _source(first),
+        _backing(tuple(rest)),
+        type="block" if first.is_block else "file",
+    )
+
+
+def _seed(source: Source, machine: _Machine) -> Element:
+    return element(
+        "disk",
+        element("driver", name="qemu", type="raw"),
+        _source(source),
+        element("backingStore"),
+        element("target", dev="sda", bus=machine.seed_bus),
+        element("readonly"),
+        type="block" if source.is_block else "file",
+        device="cdrom",
+    )
+
+
+def _interface(plan: NicPlan) -> Element:
+    source = None
+    kind = "user"
+    if plan.bridge:
+        kind, source = "bridge", element("source", bridge=plan.bridge)
+    elif plan.network:
+        kind, source = "network", element("source", network=plan.network)
+    return element(
+        "interface",
+        element("mac", address=plan.mac),
+        source,
+        element("model", type="virtio"),
+        element("mtu", size=str(plan.mtu)) if plan.mtu and source is not None else None,
+        _alias(plan.id),
+        type=kind,
+    )
+
+
+def _alias(name: str) -> Element | None:
+    """Return the name under which the device is found again, in libvirt and in QEMU."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    return element("alias", name=f"ua-{safe}") if safe else None
+
+
+def _letters(index: int) -> str:
+    """Return a disk's letters: a … z, aa, ab …."""
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, len(_LETTERS))
+        letters = _LETTERS[rest] + letters
+    return letters

@@ -1,0 +1,276 @@
+"""The file engine: rows, versions and the feed in one SQLite file.
+
+Every write is a new row of an append-only log, whose key is the store-wide revision; a second table points at the
+live ones. Every commit, and with it every checkpoint, and every close happens under one lock file next to the
+database: processes take turns fairly, and two never write or checkpoint at the same instant.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from backend.errors import ConflictError
+from backend.store.connections import Connections
+from backend.store.faults import describe, explain
+from backend.store.files import check_format, connect, ensure_file
+from backend.store.lock import FileLock
+from backend.store.rows import KEPT_VERSIONS, STATUS, Change, ListedRow, LogEntry, Needle, Row
+from backend.store.watcher import Watcher
+
+_LIVE = """
+    FROM head JOIN log ON log.revision = head.revision
+    LEFT JOIN head AS status_head ON status_head.tbl = ? AND status_head.id = head.id
+    LEFT JOIN log AS status ON status.revision = status_head.revision
+    WHERE head.tbl = ?
+"""
+_READ = f"SELECT log.version, log.body, status.body {_LIVE} AND head.id = ?"
+_FIND = f"SELECT log.version, log.body, status.body {_LIVE} AND head.name = ?"
+_PAGE = (
+    f"SELECT head.name, log.version, log.body, status.body {_LIVE} AND head.name > ?"
+    " {needles} ORDER BY head.name LIMIT ?"
+)
+_SCAN = f"SELECT head.id, log.version, log.body, status.body {_LIVE} AND head.id > ? ORDER BY head.id LIMIT ?"
+_LAST_BODY = "SELECT version, body FROM log WHERE tbl = ? AND id = ? AND version < ? ORDER BY version DESC LIMIT 1"
+
+
+class FileEngine:
+    """An engine over one file on a local disk; for any threads, and for any number of processes.
+
+    Made after a fork, never taken through one.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Open the store at `path`, made where it is missing; raises RefusedError for a file that is none."""
+        self.path = path.absolute().resolve()
+        lock = FileLock(Path(f"{self.path}.lock"))
+        ensure_file(self.path, lock, create=create)
+        self._watcher = Watcher(partial(connect, self.path, cache_mib=1))
+        self._connections = Connections(self.path, lock, self._watcher.notify)
+        with self._connections.reading() as connection:
+            self.identity = check_format(self.path, connection)
+        # A process that forgets to close does so at its end all the same, and under the lock.
+        self._end = weakref.finalize(self, _close, self._watcher, self._connections)
+
+    @property
+    def what(self) -> str:
+        """How errors name the store."""
+        return f"store {self.path}"
+
+    def close(self) -> None:
+        """Let go of files and connections, and wake who waits; a second call does nothing."""
+        _close(self._watcher, self._connections)
+        self._end.detach()
+
+    def read(self, table: str, uid: str) -> Row | None:
+        """Return one live row."""
+        writing = self._connections.writing
+        if writing and (table, uid) in self._connections.memory:
+            remembered: Row | None = self._connections.memory[table, uid]
+            return remembered
+        rows = self._connections.fetch(_READ, (table + STATUS, table, uid))
+        row = rows[0] if rows else None
+        if writing:
+            self._connections.memory[table, uid] = row
+        return row
+
+    def find(self, table: str, name: str) -> Row | None:
+        """Return the live row of that name."""
+        rows = self._connections.fetch(_FIND, (table + STATUS, table, name))
+        return rows[0] if rows else None
+
+    def last_version(self, table: str, uid: str) -> int:
+        """Return the newest version that was ever written under an id, a deletion included; 0 without any."""
+        rows = self._connections.fetch("SELECT max(version) FROM log WHERE tbl = ? AND id = ?", (table, uid))
+        return int(rows[0][0] or 0)
+
+    def page(self, table: str, after: str, limit: int, needles: Sequence[Needle] = ()) -> list[ListedRow]:
+        """Return named rows after a name, in the order of names; each needle must be in the bytes."""
+        conditions = [f"AND instr({'status' if needle.in_status else 'log'}.body, ?)" for needle in needles]
+        statement = _PAGE.format(needles=" ".join(conditions))
+        texts = [needle.text for needle in needles]
+        return self._connections.fetch(statement, (table + STATUS, table, after, *texts, limit))
+
+    def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:
+        """Return rows after an id, in the order of ids."""
+        return self._connections.fetch(_SCAN, (table + STATUS, table, after, limit))
+
+    def count(self, table: str) -> int:
+        """Return the number of live rows of a table."""
+        return int(self._connections.fetch("SELECT count(*) FROM head WHERE tbl = ?", (table,))[0][0])
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables that have rows."""
+        tables: list[str] = []
+        last = ""
+        # One step of the index a table, instead of a walk over all rows.
+        while last is not None:
+            ((last,),) = self._connections.fetch("SELECT min(tbl) FROM head WHERE tbl > ?", (last,))
+            tables += [last] if last else []
+        return tables
+
+    def revision(self) -> int:
+        """Return the revision of the newest write; 0 for none."""
+        rows = self._connections.fetch("SELECT seq FROM sqlite_sequence WHERE name = 'log'")
+        return int(rows[0][0]) if rows else 0
+
+    def history(self, table: str, uid: str) -> list[LogEntry]:
+        """Return what is kept of the writes under an id, the oldest first."""
+        rows = self._connections.fetch(
+            "SELECT revision, version, at, body FROM log WHERE tbl = ? AND id = ? ORDER BY version", (table, uid)
+        )
+        return [LogEntry(*row) for row in rows]
+
+    def find_deleted(self, table: str, name: str) -> str:
+        """Return the id of the row of that name that was deleted last and is not live again; empty for none."""
+        rows = self._connections.fetch(
+            "SELECT id FROM log WHERE tbl = ? AND name = ? AND body IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM head WHERE head.tbl = log.tbl AND head.id = log.id)"
+            " ORDER BY revision DESC LIMIT 1",
+            (table, name),
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def leases(self, uid: str = "") -> list[tuple[str, bytes]]:
+        """Return all leases, or that of one id."""
+        if uid:
+            return self._connections.fetch("SELECT id, body FROM lease WHERE id = ?", (uid,))
+        return self._connections.fetch("SELECT id, body FROM lease ORDER BY id")
+
+    def changes(self, since: int, tables: Sequence[str], limit: int) -> tuple[list[Change], int]:
+        """Return the feed after a revision, and how far it was read.
+
+        Raises ConflictError where `since` is below what is kept, or beyond what was ever written.
+        """
+        among = f"AND tbl IN ({','.join('?' * len(tables))})" if tables else ""
+        select = f"SELECT revision, tbl, id, version, event, body FROM log WHERE revision > ? {among}"  # noqa: S608
+        with self._connections.reading() as connection:
+            connection.execute("BEGIN")  # one snapshot for all that follows
+            try:
+                until = _check_revision(connection, self.what, since)
+                while True:
+                    rows = connection.execute(f"{select} ORDER BY revision LIMIT ?", (since, *tables, limit)).fetchall()
+                    found = [change for row in rows if (change := _complete(connection, *row))]
+                    if len(rows) < limit:
+                        return found, until
+                    since = rows[-1][0]
+                    if found:
+                        return found, since
+            finally:
+                connection.execute("ROLLBACK")
+
+    def moment(self) -> int:
+        """Return a number that moves with each write that is noticed; ask for it before reading."""
+        self._connections.check()
+        try:
+            return self._watcher.moment()
+        except sqlite3.Error as error:
+            raise explain(self.path, error) from error
+
+    def wait(self, seen: int, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for a write after `seen`, and return whether one came."""
+        try:
+            return self._watcher.wait(seen, timeout)
+        except sqlite3.Error as error:
+            raise explain(self.path, error) from error
+
+    def transaction(self, *, join: bool = False) -> AbstractContextManager[None]:
+        """Open a transaction for this thread, or a part of the one that it has open: all of it or nothing.
+
+        With `join` a part is not taken back by itself; that is for what fails before it writes.
+        """
+        return self._connections.transaction(join=join)
+
+    def insert(self, table: str, uid: str, name: str | None, body: bytes) -> int:
+        """Write a row that is not live and return its version; raise ConflictError where the name is taken."""
+        self._check_name(table, name)
+        version = self.last_version(table, uid) + 1
+        revision = self._log(table, uid, version, "created", name, body)
+        values = (table, uid, name, revision)
+        self._connections.write("INSERT INTO head (tbl, id, name, revision) VALUES (?, ?, ?, ?)", values)
+        return version
+
+    def update(self, table: str, uid: str, name: str | None, body: bytes, version: int) -> int:
+        """Write the version after `version` of a live row whose name stays, and return it."""
+        revision = self._log(table, uid, version + 1, "updated", name, body)
+        self._connections.write("UPDATE head SET revision = ? WHERE tbl = ? AND id = ?", (revision, table, uid))
+        return version + 1
+
+    def rename(self, table: str, uid: str, name: str | None) -> None:
+        """Change the name of a live row; raise ConflictError where it is taken."""
+        self._check_name(table, name)
+        self._connections.write("UPDATE head SET name = ? WHERE tbl = ? AND id = ?", (name, table, uid))
+
+    def remove(self, table: str, uid: str, name: str | None, version: int) -> None:
+        """Delete a live row whose version is `version`; its versions stay."""
+        self._log(table, uid, version + 1, "deleted", name, None)
+        self._connections.write("DELETE FROM head WHERE tbl = ? AND id = ?", (table, uid))
+
+    def forget(self, table: str, uid: str) -> None:
+        """Delete a row with all its versions, without a trace in the feed."""
+        self._forget_read(table, uid)
+        self._connections.write("DELETE FROM head WHERE tbl = ? AND id = ?", (table, uid))
+        self._connections.write("DELETE FROM log WHERE tbl = ? AND id = ?", (table, uid))
+
+    def put_lease(self, uid: str, body: bytes | None) -> None:
+        """Replace or remove a lease."""
+        if body is None:
+            self._connections.write("DELETE FROM lease WHERE id = ?", (uid,))
+        else:
+            self._connections.write("INSERT OR REPLACE INTO lease (id, body) VALUES (?, ?)", (uid, body))
+
+    def _check_name(self, table: str, name: str | None) -> None:
+        if name is None or not self._connections.fetch("SELECT 1 FROM head WHERE tbl = ? AND name = ?", (table, name)):
+            return
+        hint = "choose another name, or delete that one first"
+        raise ConflictError(describe(table, name), "the name is taken", hint, reason="name")
+
+    def _log(self, table: str, uid: str, version: int, event: str, name: str | None, body: bytes | None) -> int:
+        cursor = self._connections.write(
+            "INSERT INTO log (tbl, id, version, at, event, name, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (table, uid, version, time.time(), event, name, body),
+        )
+        oldest = version - (1 if table.endswith(STATUS) else KEPT_VERSIONS)
+        if oldest > 0:
+            self._connections.write("DELETE FROM log WHERE tbl = ? AND id = ? AND version <= ?", (table, uid, oldest))
+        self._forget_read(table, uid)
+        self._connections.move()
+        return int(cursor.lastrowid or 0)
+
+    def _forget_read(self, table: str, uid: str) -> None:
+        self._connections.memory.pop((table, uid), None)
+        self._connections.memory.pop((table.removesuffix(STATUS), uid), None)
+
+
+def _close(watcher: Watcher, connections: Connections) -> None:
+    connections.close(watcher.close)
+
+
+def _check_revision(connection: sqlite3.Connection, what: str, since: int) -> int:
+    """Return the newest revision; raise ConflictError where `since` cannot be gone on from."""
+    newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
+    (floor,) = connection.execute("SELECT value FROM meta WHERE key = 'floor'").fetchone()
+    until = int(newest[0]) if newest else 0
+    if not int(floor) <= since <= until:
+        hint = "list again, and go on from the revision of that list"
+        raise ConflictError(what, f"it cannot tell what changed after revision {since}", hint, compacted=True)
+    return until
+
+
+def _complete(
+    connection: sqlite3.Connection, revision: int, table: str, uid: str, version: int, event: str, body: bytes | None
+) -> Change | None:
+    """Return the change that a row of the log stands for; None for the status of what is gone."""
+    kind = table.removesuffix(STATUS)
+    live = connection.execute(_READ, (kind + STATUS, kind, uid)).fetchone()
+    if kind != table:
+        return Change(revision, kind, "status", live) if live else None
+    if body is not None:
+        return Change(revision, kind, event, (version, body, live[2] if live else None))
+    last = connection.execute(_LAST_BODY, (table, uid, version)).fetchone()
+    return Change(revision, kind, event, (*last, None)) if last else None

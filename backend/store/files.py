@@ -1,0 +1,139 @@
+"""The file of a store: how one is born, and how one is told from any other file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from backend.errors import NotFoundError, RefusedError
+from backend.paths import make_private
+from backend.store.faults import explain, explain_file
+from backend.store.lock import FileLock
+
+APPLICATION_ID = 0x4B433031  # "KC01"
+FORMAT = 1
+BUSY_SECONDS = 10.0
+
+# `log` has every version that was written and is the feed; `head` says which of them is live.
+_SCHEMA = """
+CREATE TABLE log (
+    revision INTEGER PRIMARY KEY AUTOINCREMENT,
+    tbl TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL,
+    at REAL NOT NULL, event TEXT NOT NULL, name TEXT, body BLOB
+);
+CREATE UNIQUE INDEX log_row ON log (tbl, id, version);
+CREATE INDEX log_deleted ON log (tbl, name) WHERE body IS NULL;
+CREATE TABLE head (
+    tbl TEXT NOT NULL, id TEXT NOT NULL, name TEXT, revision INTEGER NOT NULL,
+    PRIMARY KEY (tbl, id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX head_name ON head (tbl, name);
+CREATE TABLE lease (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def new_uid() -> str:
+    """Return a UUID of version 7 (RFC 9562), its fraction of a millisecond included: later ones sort later."""
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction = nanoseconds * 4096 // 1_000_000
+    random = int.from_bytes(os.urandom(8)) >> 2
+    value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def check_header(path: Path) -> bool:
+    """Return whether a store is at `path`; raise RefusedError for any other file, which is left alone.
+
+    An empty file counts as nothing. The header of a database is described at https://www.sqlite.org/fileformat.html.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise explain_file(path, error) from error
+    if not header:
+        return False
+    if not header.startswith(b"SQLite format 3\0") or int.from_bytes(header[68:72]) != APPLICATION_ID:
+        raise RefusedError(f"store {path}", "the file is no KC store", "name another one with KC_STORE")
+    return True
+
+
+def connect(path: Path, *, cache_mib: int) -> sqlite3.Connection:
+    """Return a connection to a store that exists; each statement is a transaction unless one was begun."""
+    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    connection = sqlite3.connect(
+        f"file:{quoted}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+    )
+    # WAL alone survives a crash of the process; FULL survives one of the machine. The memory map stays off: with it,
+    # a file that is cut short by another program kills the process.
+    connection.executescript(
+        f"PRAGMA synchronous=FULL; PRAGMA cache_size=-{cache_mib * 1024}; PRAGMA journal_size_limit={16 << 20};"
+    )
+    return connection
+
+
+def check_format(path: Path, connection: sqlite3.Connection) -> str:
+    """Return the identity of a store; raise RefusedError where a newer KC has written it."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > FORMAT:
+        raise RefusedError(
+            f"store {path}",
+            f"a newer KC wrote it, in format {found}; this one reads up to {FORMAT}",
+            "update KC, or name another store with KC_STORE",
+        )
+    (identity,) = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+    return str(identity)
+
+
+def ensure_file(path: Path, lock: FileLock, *, create: bool) -> None:
+    """Make a new store at `path` where none is; raise NotFoundError where `create` forbids it."""
+    if check_header(path):
+        return
+    if not create:
+        raise NotFoundError(f"store {path}", "there is none", "kc init makes one")
+    make_private(path.parent)
+    with lock:
+        if not check_header(path):
+            _check_for_log(path)
+            try:
+                _create(path)
+            except sqlite3.Error as error:
+                raise explain(path, error) from error
+            except OSError as error:
+                raise explain_file(path, error) from error
+
+
+def _check_for_log(path: Path) -> None:
+    # SQLite would replay a log that was left by another database of the same name over the new one.
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        raise RefusedError(
+            f"store {path}",
+            f"it is gone, and its log {log.name} is still there",
+            "bring the store back, or move the log away to begin anew",
+        )
+
+
+def _create(path: Path) -> None:
+    # Born under another name and renamed when it is whole: nobody ever sees half a store.
+    young = Path(f"{path}.new")
+    for leftover in (young, Path(f"{young}-journal"), Path(f"{young}-wal"), Path(f"{young}-shm")):
+        leftover.unlink(missing_ok=True)
+    os.close(os.open(young, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with contextlib.closing(connect(young, cache_mib=1)) as connection:
+        connection.executescript(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA}")
+        connection.execute("INSERT INTO meta (key, value) VALUES ('identity', ?), ('floor', '0')", (new_uid(),))
+        connection.execute("PRAGMA journal_mode=WAL")
+    young.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,1 @@
+"""The command line: one module a noun, and what they share. Nothing here imports Textual."""

@@ -1,0 +1,205 @@
+"""The parser of one command, and the forms that values take on a command line."""
+
+from __future__ import annotations
+
+import os
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from backend.errors import UsageError
+
+FORMATS = ("table", "json", "yaml", "name")
+_MAXIMUM_HELP_WIDTH = 100
+_SHOWN_COUNTS = {"+": "{}…", "*": "[{}…]", "?": "[{}]"}
+
+
+def terminal_width(descriptor: int = 1) -> int:
+    """Return the columns of the terminal on a file descriptor; 80 where there is none."""
+    try:
+        return os.get_terminal_size(descriptor).columns or 80
+    except OSError:
+        return 80
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter):
+    """Help as wide as the terminal; the width is given because argparse would import shutil to find it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=min(terminal_width(), _MAXIMUM_HELP_WIDTH) - 2)
+
+
+class Parser(ArgumentParser):
+    """The parser of one command: its errors are UsageErrors, and each argument may say how it completes."""
+
+    def __init__(self, path: str, *, text: str = "", examples: Sequence[str] = ()) -> None:
+        """Make the parser of `kc PATH`, with what every command takes."""
+        epilog = "\n".join(["examples:" if len(examples) > 1 else "example:", *(f"  {line}" for line in examples)])
+        super().__init__(
+            prog=f"kc {path}".strip(),
+            description=" ".join(text.split()) or None,
+            epilog=epilog if examples else None,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.completions: dict[str, str] = {}
+        common = self.add_argument_group("every command takes")
+        common.add_argument("-h", "--help", action="help", help="show this help")
+        common.add_argument("--profile", metavar="NAME", default="", help="which KC to speak to")
+        common.add_argument(
+            "-o", "--output", metavar="FORMAT", choices=FORMATS, default="table", help="table, json, yaml or name"
+        )
+        common.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+        common.add_argument(
+            "--no-wait", dest="wait_for_end", action="store_false", help="return at once; the work goes on"
+        )
+        self.completions["profile"] = "profile"
+
+    def add(self, *flags: str, complete: str = "", **options: Any) -> Action:
+        """Add an argument; `complete` is a kind's command, `profile` or `file`: what the shell completes it with."""
+        action = self.add_argument(*flags, **options)
+        if complete:
+            self.completions[action.dest] = complete
+        return action
+
+    def format_help(self) -> str:
+        """Return the help, its usage short: what must be given, and that there are options."""
+        import textwrap  # noqa: PLC0415 - only help wraps text
+
+        words = [self.prog]
+        for action in self._actions:
+            if not action.option_strings:
+                words.append(_SHOWN_COUNTS.get(str(action.nargs), "{}").format(action.metavar))
+            elif action.required:
+                words.append(f"{action.option_strings[-1]} {action.metavar}")
+        self.usage = " ".join([*words, "[OPTION…]"])
+        if self.description:
+            self.description = textwrap.fill(self.description, min(terminal_width(), _MAXIMUM_HELP_WIDTH) - 2)
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"usage of {self.prog}", message, f"see {self.prog} --help")
+
+    def parse(self, arguments: Sequence[str]) -> Namespace:
+        """Return the values of a command line, in which names and options may stand in any order."""
+        options, words = self._sort(arguments)
+        return self.parse_args([*options, "--", *words] if words else options)
+
+    def _sort(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return options, each joined with its value, and the other words; after `--` all are words."""
+        known = self._option_string_actions
+        options: list[str] = []
+        words: list[str] = []
+        index = 0
+        while index < len(arguments):
+            argument, following = arguments[index], arguments[index + 1 : index + 2]
+            index += 1
+            if argument == "--":
+                return options, [*words, *arguments[index:]]
+            if not argument.startswith("-") or argument == "-":
+                words.append(argument)
+            elif argument in known and known[argument].nargs is None and following and following[0] not in known:
+                # Joined, so that a value may begin with a hyphen.
+                options.append(f"{known[argument].option_strings[-1]}={following[0]}")
+                index += 1
+            else:
+                options.append(argument)
+        return options, words
+
+
+def parse_value(text: str) -> Any:
+    """Return the JSON value that `text` is, or `text` itself where it is none."""
+    import json  # noqa: PLC0415 - the list path parses no value
+
+    def refuse(_constant: str) -> Any:
+        raise ValueError
+
+    def parse_number(digits: str) -> float:
+        number = float(digits)
+        # JSON knows no infinity, and 1e999 would become one.
+        return number if number - number == 0 else refuse(digits)
+
+    try:
+        return json.loads(text, parse_constant=refuse, parse_float=parse_number)
+    except (ValueError, RecursionError):
+        return text
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Return the key and the value of `KEY=VALUE`; the value is JSON where it parses, else a string."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        msg = f"{text!r} is not KEY=VALUE"
+        raise ArgumentTypeError(msg)
+    return key, parse_value(value)
+
+
+def parse_metadata(text: str) -> tuple[list[str], Any]:
+    """Return the path and the value of `K=V`, where dots in K reach inside."""
+    key, value = parse_assignment(text)
+    path = key.split(".")
+    if not all(path):
+        msg = f"{key!r} has an empty part"
+        raise ArgumentTypeError(msg)
+    return path, value
+
+
+def build_tree(assignments: Sequence[tuple[list[str], Any]], option: str) -> dict[str, Any]:
+    """Return the object that paths and values make; raise UsageError where one value stands inside another."""
+    tree: dict[str, Any] = {}
+    set_here: set[tuple[str, ...]] = set()
+    for path, value in assignments:
+        branch = tree
+        for depth, part in enumerate(path[:-1], start=1):
+            below = branch.setdefault(part, {})
+            if tuple(path[:depth]) in set_here or not isinstance(below, dict):
+                raise UsageError(option, f"{'.'.join(path[:depth])} has a value of its own", "set one or the other")
+            branch = below
+        if isinstance(branch.get(path[-1]), dict) and tuple(path) not in set_here:
+            raise UsageError(option, f"{'.'.join(path)} has values inside already", "set one or the other")
+        branch[path[-1]] = value
+        set_here.add(tuple(path))
+    return tree
+
+
+def parse_count(text: str) -> int:
+    """Return a whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        msg = f"{text!r} is not a whole number above 0"
+        raise ArgumentTypeError(msg)
+    return number
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time in seconds, above 0 and finite."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        msg = f"{text!r} is not a number of seconds above 0"
+        raise ArgumentTypeError(msg)
+    return seconds
+
+
+def add_metadata(parser: Parser) -> None:
+    """Add `--meta`."""
+    parser.add(
+        "--meta",
+        metavar="K=V",
+        action="append",
+        default=[],
+        type=parse_metadata,
+        help="your own metadata, JSON or text; dots in K reach inside",
+    )
+
+
+def add_timeout(parser: Parser) -> None:
+    """Add `--timeout`."""
+    parser.add("--timeout", metavar="S", type=parse_seconds, help="wait no longer than S seconds; the work goes on")

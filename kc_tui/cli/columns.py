@@ -1,0 +1,216 @@
+"""What the list of each kind shows, in columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from backend.model.documents import Document, name_of, parse_time
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM, Kind
+from kc_tui.cli.table import Cell, Column, Value, print_table
+
+DASH = "–"
+_POWER_TONES = {"running": "ok", "paused": "warn", "crashed": "bad", "missing": "bad", "unknown": "warn"}
+_ENDED_TONES = {"succeeded": "ok", "failed": "bad", "cancelled": "warn"}
+
+
+class _Layout(NamedTuple):
+    columns: tuple[Column, ...]
+    row: Callable[[Document], Sequence[Value]]
+
+
+def describe_state(document: Document) -> Cell:
+    """Return a VM's state in a word or two: what is being done to it, else its power."""
+    status = document.get("status", {})
+    operation = status.get("operation")
+    if operation:
+        from kc_tui.state.operations import describe_busy  # noqa: PLC0415 - most VMs are at rest
+
+        return Cell(f"{describe_busy(operation)} {operation.get('percent', 0)} %", "warn")
+    power = str(status.get("power", "unknown"))
+    word = "missing" if power == "absent" else power
+    if status.get("foreign"):
+        return Cell(f"{word}, foreign", "dim")
+    if status.get("stale"):
+        return Cell(f"{word}, stale", "dim")
+    return Cell(word, _POWER_TONES.get(word, ""))
+
+
+def sort_addresses(document: Document) -> list[dict[str, Any]]:
+    """Return a VM's addresses, the most useful first: IPv4 before IPv6, link-local ones last."""
+    return sorted(
+        document.get("status", {}).get("addresses") or [],
+        key=lambda entry: (
+            str(entry.get("address", "")).startswith(("fe80:", "169.254.")),
+            entry.get("family") == "ipv6",
+        ),
+    )
+
+
+def hardware_of(document: Document) -> dict[str, Any]:
+    """Return a VM's hardware as far as it is known; before it was made, what its own parameters say."""
+    return document.get("status", {}).get("hardware") or document.get("spec", {}).get("parameters") or {}
+
+
+def show_age(document: Document) -> str:
+    """Return how long ago a document was made."""
+    created = document.get("createdAt")
+    if not created:
+        return DASH
+    from kc_tui.state.formatting import format_age  # noqa: PLC0415 - the list of VMs shows no age
+
+    return format_age(time.time() - parse_time(created))
+
+
+def _mebibytes(count: object) -> str:
+    from kc_tui.state.formatting import format_mebibytes  # noqa: PLC0415 - an empty list needs none
+
+    return format_mebibytes(count) if isinstance(count, (int, float)) else DASH
+
+
+def _bytes(count: object) -> str:
+    from kc_tui.state.formatting import format_bytes  # noqa: PLC0415 - the list of VMs shows none
+
+    return format_bytes(count) if isinstance(count, (int, float)) else DASH
+
+
+def _show_vm(document: Document) -> Sequence[Value]:
+    spec, hardware = document.get("spec", {}), hardware_of(document)
+    addresses = sort_addresses(document)
+    address, source = (addresses[0].get("address", ""), addresses[0].get("source", "")) if addresses else (DASH, "")
+    more = f" +{len(addresses) - 1}" if len(addresses) > 1 else ""
+    return (
+        str(document["name"]),
+        describe_state(document),
+        str(hardware.get("cpus", DASH)),
+        _mebibytes(hardware.get("memoryMiB")),
+        f"{address}{more}",
+        str(source),
+        name_of(spec.get("type")) or DASH,
+        name_of(spec.get("image")) or DASH,
+    )
+
+
+def _show_image(document: Document) -> Sequence[Value]:
+    spec = document["spec"]
+    return (
+        str(document["name"]),
+        spec["arch"],
+        spec["format"],
+        _bytes(spec["virtualSizeBytes"]),
+        _bytes(spec["sizeBytes"]),
+        show_age(document),
+        spec.get("title") or spec.get("source", ""),
+    )
+
+
+def _show_subnet(side: dict[str, Any]) -> str:
+    return f"{side.get('subnet')} {side.get('mode')}" if side.get("subnet") else DASH
+
+
+def _show_network(document: Document) -> Sequence[Value]:
+    spec = document["spec"]
+    return (
+        str(document["name"]),
+        spec["uplink"],
+        _show_subnet(spec["ipv4"]),
+        _show_subnet(spec["ipv6"]),
+        spec["gateway"],
+        spec.get("description", ""),
+    )
+
+
+def _show_type(document: Document) -> Sequence[Value]:
+    from backend.model.parameters import describe_limits, resolve_hardware  # noqa: PLC0415 - types only
+
+    spec = document["spec"]
+    hardware = resolve_hardware(spec, {})
+    parameters = [f"{name} {describe_limits(schema)}".strip() for name, schema in spec["parameters"].items()]
+    return (
+        str(document["name"]),
+        spec["arch"],
+        str(hardware.get("cpus", DASH)),
+        _mebibytes(hardware.get("memoryMiB")),
+        f"{hardware['diskGiB']} GiB" if "diskGiB" in hardware else DASH,
+        ", ".join(parameters),
+    )
+
+
+def describe_work(document: Document) -> str:
+    """Return what an operation does to what, such as `vm.create web`."""
+    spec = document.get("spec", {})
+    return f"{spec.get('type', '')} {spec.get('target', {}).get('name', '')}"
+
+
+def describe_step(document: Document) -> str:
+    """Return how far an operation is: its step, or why it failed."""
+    from kc_tui.state.operations import shorten  # noqa: PLC0415 - operations only
+
+    status = document.get("status", {})
+    error = status.get("error")
+    if error:
+        return f"{error.get('title', '')}: {error.get('detail', '')}"
+    if status.get("state") in _ENDED_TONES:
+        return ""
+    short = shorten(document)
+    return f"{short['step']} of {short['steps']}: {short['title']}" if short["steps"] else "waiting for its turn"
+
+
+def _show_operation(document: Document) -> Sequence[Value]:
+    status = document.get("status", {})
+    state = "waiting" if status.get("parked") else str(status.get("state", "queued"))
+    return (
+        str(document["name"]),
+        describe_work(document),
+        Cell(state, _ENDED_TONES.get(state, "warn")),
+        f"{status.get('percent', 0)} %",
+        show_age(document),
+        describe_step(document),
+    )
+
+
+_LAYOUTS: dict[Kind, _Layout] = {
+    VM: _Layout(
+        (
+            Column("NAME"), Column("STATE"), Column("CPUS", right=True), Column("MEMORY", right=True),
+            Column("ADDRESS"), Column("FROM"), Column("TYPE"), Column("IMAGE"),
+        ),
+        _show_vm,
+    ),
+    IMAGE: _Layout(
+        (
+            Column("NAME"), Column("ARCH"), Column("FORMAT"), Column("DISK", right=True),
+            Column("STORED", right=True), Column("AGE", right=True), Column("TITLE"),
+        ),
+        _show_image,
+    ),
+    NETWORK: _Layout(
+        (
+            Column("NAME"), Column("UPLINK"), Column("IPV4"), Column("IPV6"), Column("GATEWAY"),
+            Column("DESCRIPTION"),
+        ),
+        _show_network,
+    ),
+    MACHINE_TYPE: _Layout(
+        (
+            Column("NAME"), Column("ARCH"), Column("CPUS", right=True), Column("MEMORY", right=True),
+            Column("DISK", right=True), Column("PARAMETERS"),
+        ),
+        _show_type,
+    ),
+    OPERATION: _Layout(
+        (
+            Column("ID"), Column("WORK"), Column("STATE"), Column("DONE", right=True), Column("AGE", right=True),
+            Column("STEP"),
+        ),
+        _show_operation,
+    ),
+}  # fmt: skip
+
+
+def print_documents(kind: Kind, documents: Sequence[Document]) -> None:
+    """Print documents of one kind as a table; nothing where there are none."""
+    if documents:
+        layout = _LAYOUTS[kind]
+        print_table(layout.columns, [layout.row(document) for document in documents])

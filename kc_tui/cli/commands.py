@@ -1,0 +1,62 @@
+"""The tree of commands: what each noun is called, where it lives, and what a command is made of.
+
+A noun's module is imported when it is asked for, and only the parser of the chosen command is built.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+from kc_tui.cli.arguments import Parser
+from kc_tui.cli.session import Session
+
+
+class Command(NamedTuple):
+    """One command.
+
+    `summary` is its line in a list of commands, `text` what its own help says first, `examples` whole command lines.
+    `finishes`: it first brings to their ends the operations in which an earlier process was killed.
+    """
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[Session, Namespace], int]
+    text: str = ""
+    examples: tuple[str, ...] = ()
+    finishes: bool = True
+
+
+class Noun(NamedTuple):
+    """A word after `kc`: the module that has its commands, and its line in the list; hidden ones have none."""
+
+    module: str
+    summary: str
+
+
+NOUNS: dict[str, Noun] = {
+    "init": Noun("setup", "make the default network, machine types and starter image"),
+    "doctor": Noun("doctor", "say what works here, what does not, and what mends it"),
+    "vm": Noun("vm", "virtual machines"),
+    "image": Noun("image", "disk images that VMs are made from"),
+    "network": Noun("network", "networks that VMs are joined to"),
+    "type": Noun("machine_type", "machine types: templates for VMs"),
+    "op": Noun("op", "operations: what KC is doing, and has done"),
+    "schema": Noun("schema", "the JSON Schema of the documents"),
+    "completion": Noun("completion", "completion for bash, zsh or fish"),
+    "__complete": Noun("complete", ""),
+    "__resume": Noun("worker", ""),
+}
+
+
+def load_commands(noun: str) -> dict[str, Command]:
+    """Return a noun's commands by verb; a noun that is itself the command has it under the empty verb."""
+    commands: dict[str, Command] = import_module(f"kc_tui.cli.{NOUNS[noun].module}").COMMANDS
+    return commands
+
+
+def visible_nouns() -> list[str]:
+    """Return the nouns that people are told about."""
+    return [noun for noun, entry in NOUNS.items() if entry.summary]

@@ -1,0 +1,201 @@
+"""From a command line to a command: which one it is, its options, its errors, its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+from typing import TYPE_CHECKING
+
+from backend.errors import FailedError, KCError, UsageError
+from kc_tui.cli.arguments import Parser
+from kc_tui.cli.commands import NOUNS, Command, load_commands, visible_nouns
+from kc_tui.cli.reporting import report_error, wants_json
+from kc_tui.cli.session import Session
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
+    from kc_tui.cli.session import Opener
+
+    Application = Callable[[Settings], int]
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+# Options that stand before the command and take a value.
+_VALUED = ("-o", "--output", "--profile")
+
+
+def run(
+    arguments: Sequence[str], open_service: Opener | None = None, open_application: Application | None = None
+) -> int:
+    """Run one command line and return its exit code.
+
+    `open_service` opens another service than the settings name, `open_application` is what `kc` alone opens.
+    """
+    _mend_streams()
+    as_json = wants_json(arguments)
+    try:
+        code = _dispatch(list(arguments), open_service, open_application)
+        return code or _flush(as_json=as_json)
+    except KCError as error:
+        return report_error(error, as_json=as_json)
+    except KeyboardInterrupt as error:
+        return 128 + int(error.signal_number) if hasattr(error, "signal_number") else EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return _end_quietly()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _mend_streams() -> None:
+    """Let what a terminal's encoding lacks be written all the same, and closed streams lead nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - as above
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flush(*, as_json: bool) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _end_quietly()
+    except OSError as error:
+        return report_error(FailedError("standard output", str(error.strerror).lower()), as_json=as_json)
+    return 0
+
+
+def _end_quietly() -> int:
+    """End like a program that a closed pipe kills; Python must not flush into that pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE
+
+
+def split_front(arguments: list[str]) -> tuple[list[str], str, list[str]]:
+    """Return the options before the first word, that word (empty where there is none), and the rest."""
+    index = 0
+    while index < len(arguments) and arguments[index].startswith("-") and arguments[index] != "--":
+        index += 2 if arguments[index] in _VALUED else 1
+    return arguments[:index], "".join(arguments[index : index + 1]), arguments[index + 1 :]
+
+
+def _dispatch(arguments: list[str], open_service: Opener | None, open_application: Application | None) -> int:
+    front, noun, rest = split_front(arguments)
+    if "-h" in front or "--help" in front:
+        print(_describe_root())
+        return 0
+    if "--version" in front:
+        return _print_version(front)
+    if not noun:
+        return _open_application(front, open_application)
+    if noun not in NOUNS:
+        raise UsageError("usage of kc", f"no command {noun!r}", _suggest(noun, visible_nouns(), "kc --help"))
+    commands = load_commands(noun)
+    if "" in commands:
+        return _run_command(noun, commands[""], front + rest, open_service)
+    more, verb, rest = split_front(rest)
+    if "-h" in more or "--help" in more:
+        print(_describe_noun(noun, commands))
+        return 0
+    if verb not in commands:
+        why = f"no verb {verb!r}" if verb else "a verb is missing"
+        raise UsageError(f"usage of kc {noun}", why, _suggest(verb, list(commands), f"kc {noun} --help"))
+    return _run_command(f"{noun} {verb}", commands[verb], front + more + rest, open_service)
+
+
+def _run_command(path: str, command: Command, arguments: list[str], open_service: Opener | None) -> int:
+    parser = build_parser(path, command)
+    values = parser.parse(arguments)
+    with Session(values, open_service, finishes=command.finishes) as session:
+        return command.run(session, values)
+
+
+def build_parser(path: str, command: Command) -> Parser:
+    """Return the parser of one command."""
+    parser = Parser(path, text=command.text or command.summary, examples=command.examples)
+    command.add_arguments(parser)
+    return parser
+
+
+def _print_version(front: list[str]) -> int:
+    from backend import __version__  # noqa: PLC0415 - as everywhere: what is not needed is not imported
+
+    values = Parser("").parse([argument for argument in front if argument != "--version"])
+    if values.output in ("json", "yaml"):
+        from kc_tui.cli.output import print_data  # noqa: PLC0415
+
+        print_data(Session(values), {"version": __version__})
+    else:
+        print(f"kc {__version__}")
+    return 0
+
+
+def _open_application(front: list[str], open_application: Application | None) -> int:
+    values = Parser("").parse(front)
+    if values.output != "table" or not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        if values.output == "table":
+            print(_describe_root(), file=sys.stderr)
+        raise UsageError("usage of kc", "without a command it needs a terminal", "see kc --help")
+    if open_application is None:
+        raise UsageError("usage of kc", "a command is missing", "see kc --help")
+    return open_application(Session(values).settings)
+
+
+def _suggest(word: str, known: list[str], otherwise: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}? see {otherwise}" if close else f"known are {', '.join(known)}"
+
+
+def _list_lines(entries: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _summary in entries)
+    return [f"  {name:<{width}}  {summary}" for name, summary in entries]
+
+
+def _describe_root() -> str:
+    lines = [
+        "KC manages virtual machines from a terminal, over libvirt.",
+        "",
+        "usage: kc                     open KC on this terminal",
+        "       kc COMMAND …           do one thing; kc COMMAND --help says more",
+        "       kc --version",
+        "",
+        "commands:",
+        *_list_lines([(noun, NOUNS[noun].summary) for noun in visible_nouns()]),
+        "",
+        "every command takes:",
+        *_list_lines(
+            [
+                ("-o FORMAT", "table (the default), json, yaml or name; data goes to stdout, all else to stderr"),
+                ("-q", "say nothing but errors"),
+                ("--no-wait", "return at once; the work goes on"),
+                ("--profile NAME", "which KC to speak to"),
+            ]
+        ),
+        "",
+        "examples:",
+        "  kc init",
+        "  kc vm create web --image starter --network default --type tiny --wait ready",
+        "  kc vm list -l tenant=acme",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_noun(noun: str, commands: dict[str, Command]) -> str:
+    lines = [
+        f"kc {noun}: {NOUNS[noun].summary}",
+        "",
+        f"usage: kc {noun} VERB …       kc {noun} VERB --help says more",
+        "",
+        "verbs:",
+        *_list_lines([(verb, command.summary) for verb, command in commands.items()]),
+    ]
+    examples = [example for command in commands.values() for example in command.examples[:1]]
+    if examples:
+        lines += ["", "examples:", *(f"  {example}" for example in examples)]
+    return "\n".join(lines)

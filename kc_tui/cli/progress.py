@@ -1,0 +1,74 @@
+"""The progress of operations on stderr: one rewritten line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from backend.model.documents import Document
+from backend.model.kinds import OPERATION
+from backend.text import sanitise
+from kc_tui.cli.arguments import terminal_width
+from kc_tui.cli.table import clip
+
+_CLEAR = "\r\x1b[K"
+
+
+def describe_operation(operation: Document) -> str:
+    """Return what an operation is doing: `web: step 3 of 6: making the disk`."""
+    from kc_tui.state.operations import shorten  # noqa: PLC0415 - only those that wait see it
+
+    short = shorten(operation)
+    target = operation.get("spec", {}).get("target", {}).get("name", "")
+    if operation.get("status", {}).get("parked"):
+        return f"{target}: waiting for the host to answer"
+    if not short["steps"] or not short["title"]:
+        return f"{target}: {short['state']}"
+    undoing = "undoing, " if short["state"] == "undoing" else ""
+    return f"{target}: {undoing}step {short['step']} of {short['steps']}: {short['title']}"
+
+
+def describe_vm(document: Document) -> str:
+    """Return how far a VM is that is waited for: `web: running, no address yet`."""
+    status = document.get("status", {})
+    addresses = status.get("addresses") or []
+    address = addresses[0].get("address", "") if addresses else "no address yet"
+    return f"{document.get('name', '')}: {status.get('power', 'unknown')}, {address}, waiting until it is ready"
+
+
+class ProgressLine:
+    """Shows one thing at a time; `show` may be handed to the service."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Write to stderr as it is now, or nothing where `quiet`."""
+        self._quiet = quiet
+        self._stream = sys.stderr
+        self._rewrites = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._last = ""
+        self._drawn = False
+
+    def show(self, document: Document) -> None:
+        """Show where an operation, or a VM that is waited for, is."""
+        if self._quiet:
+            return
+        if document.get("kind") == OPERATION.name:
+            text = sanitise(describe_operation(document))
+            percent = document.get("status", {}).get("percent", 0)
+        else:
+            text, percent = sanitise(describe_vm(document)), None
+        if self._rewrites:
+            share = "" if percent is None else f"  {percent} %"
+            width = terminal_width(self._stream.fileno()) - 1
+            self._stream.write(f"{_CLEAR}{clip(text, width - len(share))}{share}")
+            self._drawn = True
+        elif text != self._last:
+            self._stream.write(f"{text}\n")
+        self._last = text
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Take the rewritten line away, for other words to stand there."""
+        if self._drawn:
+            self._stream.write(_CLEAR)
+            self._stream.flush()
+            self._drawn = False

@@ -1,0 +1,215 @@
+"""Every command of KC. To add one, add it here and write its `do_…` method on the screen that does it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kc_tui.commands.command import Command, Danger, Scope
+from kc_tui.commands.conditions import can_delete, can_start, has_console, has_rows, has_subject, is_running
+
+_OPEN_AND_MAKE: Final = (
+    Command(
+        id="list.open",
+        title="open",
+        keys=("enter",),
+        scope=Scope.LIST,
+        help="Show everything about what is under the cursor.",
+        when=has_rows,
+        bar=3,
+        action="select_row",
+    ),
+    Command(
+        id="vm.create",
+        title="new VM",
+        word="new",
+        keys=("n",),
+        scope=Scope.VM,
+        help="Walk through image, networks, machine type and parameters to a running VM.",
+        bar=2,
+    ),
+)
+
+_VMS: Final = (
+    Command(
+        id="vm.console",
+        title="console",
+        keys=("c",),
+        scope=Scope.VM,
+        help="Work on the VM's serial console; ctrl-] leaves it.",
+        when=has_console,
+        bar=4,
+    ),
+    Command(
+        id="vm.stop",
+        title="stop",
+        keys=("s",),
+        scope=Scope.VM,
+        help="Ask the guest to shut down.",
+        danger=Danger.CONFIRM,
+        when=is_running("stop"),
+        bar=5,
+        twin="power",
+    ),
+    Command(
+        id="vm.start",
+        title="start",
+        keys=("s",),
+        scope=Scope.VM,
+        help="Switch the VM on.",
+        when=can_start,
+        bar=5,
+        twin="power",
+    ),
+    Command(
+        id="vm.reboot",
+        title="reboot",
+        keys=("r",),
+        scope=Scope.VM,
+        help="Ask the guest to reboot.",
+        danger=Danger.CONFIRM,
+        when=is_running("reboot"),
+        bar=8,
+    ),
+    Command(
+        id="vm.delete",
+        title="delete",
+        keys=("d",),
+        scope=Scope.VM,
+        help="Remove the VM and its disks from the host.",
+        danger=Danger.TYPE_NAME,
+        when=can_delete,
+        bar=6,
+    ),
+)
+
+_LISTS: Final = (
+    Command(
+        id="list.filter",
+        title="filter",
+        keys=("/",),
+        scope=Scope.LIST,
+        help="Show only what a selector finds: tenant=acme,status.power=running",
+        bar=7,
+    ),
+    Command(
+        id="list.sort",
+        title="sort by the next column",
+        word="sort",
+        keys=("o",),
+        scope=Scope.LIST,
+        help="Order the list by another column.",
+        when=has_rows,
+        bar=11,
+    ),
+    Command(
+        id="list.reverse",
+        title="reverse the order",
+        word="reverse",
+        keys=("O",),
+        scope=Scope.LIST,
+        help="Turn the order of the list round.",
+        when=has_rows,
+    ),
+    Command(
+        id="list.mark",
+        title="mark",
+        keys=("space",),
+        scope=Scope.LIST,
+        help="Mark what is under the cursor; the next verb acts on all that is marked.",
+        when=has_rows,
+        bar=9,
+        action="toggle_mark",
+    ),
+    Command(
+        id="list.mark-range",
+        title="mark a range",
+        keys=("V",),
+        scope=Scope.LIST,
+        help="Start a range here, go to its other end, and press it again.",
+        when=has_rows,
+        action="toggle_range",
+    ),
+    Command(
+        id="list.invert-marks",
+        title="invert the marks",
+        keys=("*",),
+        scope=Scope.LIST,
+        help="Mark what is not marked, and the other way round.",
+        when=has_rows,
+        action="invert_marks",
+    ),
+    Command(
+        id="list.copy",
+        title="copy",
+        keys=("y",),
+        scope=Scope.LIST,
+        help="Put the name, the address or the command line of what is selected on the clipboard.",
+        when=has_subject,
+        bar=10,
+    ),
+)
+
+_MOVES: Final = (
+    Command("move.down", "down", ("j", "down"), Scope.LIST, "One line down.", action="cursor_down"),
+    Command("move.up", "up", ("k", "up"), Scope.LIST, "One line up.", action="cursor_up"),
+    Command("move.top", "to the top", ("g", "home"), Scope.LIST, "To the first line.", action="cursor_top"),
+    Command("move.bottom", "to the bottom", ("G", "end"), Scope.LIST, "To the last line.", action="cursor_bottom"),
+    Command(
+        "move.half-down", "half a page down", ("ctrl+d",), Scope.LIST, "Half a page down.", action="half_page_down"
+    ),
+    Command("move.half-up", "half a page up", ("ctrl+u",), Scope.LIST, "Half a page up.", action="half_page_up"),
+    Command("move.page-down", "a page down", ("pagedown",), Scope.LIST, "A page down.", action="page_down"),
+    Command("move.page-up", "a page up", ("pageup",), Scope.LIST, "A page up.", action="page_up"),
+)
+
+_SECTIONS: Final = (
+    Command("section.vms", "VMs", ("1",), Scope.APP, "Show the VMs."),
+    Command("section.images", "Images", ("2",), Scope.APP, "Show the images."),
+    Command("section.networks", "Networks", ("3",), Scope.APP, "Show the networks."),
+    Command("section.types", "Types", ("4",), Scope.APP, "Show the machine types."),
+    Command("section.activity", "Activity", ("6",), Scope.APP, "Show what KC did and is doing."),
+)
+
+_APP: Final = (
+    Command(
+        id="app.palette",
+        title="commands and objects",
+        word="commands",
+        keys=(":", "ctrl+p"),
+        scope=Scope.APP,
+        help="Find any command or object by typing a part of its name.",
+        bar=1,
+    ),
+    Command(
+        id="app.help",
+        title="help",
+        keys=("?",),
+        scope=Scope.APP,
+        help="Show the keys of this screen; search them, run them.",
+        bar=12,
+    ),
+    Command(
+        id="app.back",
+        title="back",
+        keys=("escape",),
+        scope=Scope.APP,
+        help="Take back the marks, then the filter, then leave this screen.",
+    ),
+    Command(
+        id="app.theme",
+        title="theme",
+        keys=(),
+        scope=Scope.APP,
+        help="Choose the colours; they show while you choose.",
+    ),
+    Command(
+        id="app.quit",
+        title="quit",
+        keys=("q", "ctrl+c"),
+        scope=Scope.APP,
+        help="Leave KC; VMs and operations go on.",
+    ),
+)
+
+COMMANDS: Final = (*_OPEN_AND_MAKE, *_VMS, *_LISTS, *_APP, *_SECTIONS, *_MOVES)
+"""All commands, in the order of the key bar and the help."""

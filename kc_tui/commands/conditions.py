@@ -1,0 +1,73 @@
+"""When commands can run, and the reasons when they cannot: one line each, for the key bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kc_tui.commands.command import Condition, Context, Subject
+
+_OFF = frozenset({"stopped", "failed", "crashed"})
+
+
+def has_rows(context: Context) -> str | None:
+    """Need a list with something in it."""
+    return None if context.row_count else "there is nothing in this list"
+
+
+def has_subject(context: Context) -> str | None:
+    """Need an object under the cursor."""
+    return None if context.subjects else "there is nothing selected"
+
+
+def _name(subjects: Iterable[Subject], rest: str) -> str:
+    names = [subject.name for subject in subjects]
+    return f"{names[0]} {rest}" if len(names) == 1 else f"all {len(names)} marked: {rest}"
+
+
+def _refuse_unmanaged(context: Context) -> str | None:
+    if not context.subjects:
+        return "there is no VM selected"
+    foreign = [subject for subject in context.subjects if subject.is_foreign]
+    if foreign:
+        return f"{foreign[0].name} is not KC's: it is shown, never touched"
+    busy = [subject for subject in context.subjects if subject.busy]
+    return f"{busy[0].name} is busy: {busy[0].busy}" if busy else None
+
+
+def can_start(context: Context) -> str | None:
+    """Need a VM that is off."""
+    if reason := _refuse_unmanaged(context):
+        return reason
+    if any(subject.state in _OFF for subject in context.subjects):
+        return None
+    return _name(context.subjects, f"is {context.subjects[0].state or 'not stopped'} already")
+
+
+def is_running(verb: str) -> Condition:
+    """Need a VM that is on, for a verb such as `stop`."""
+
+    def condition(context: Context) -> str | None:
+        if reason := _refuse_unmanaged(context):
+            return reason
+        if any(subject.state not in _OFF for subject in context.subjects):
+            return None
+        return _name(context.subjects, f"is {context.subjects[0].state}: there is nothing to {verb}")
+
+    return condition
+
+
+def has_console(context: Context) -> str | None:
+    """Need one single VM that is on."""
+    if not context.subjects:
+        return "there is no VM selected"
+    if len(context.subjects) > 1:
+        return "a console shows one VM: take the marks away first"
+    subject = context.subjects[0]
+    if subject.is_foreign:
+        return f"{subject.name} is not KC's: it is shown, never touched"
+    return f"{subject.name} is {subject.state}: start it first" if subject.state in _OFF else None
+
+
+def can_delete(context: Context) -> str | None:
+    """Need a VM of ours with no operation on it."""
+    return _refuse_unmanaged(context)

@@ -1,0 +1,1 @@
+"""Questions and answers over a screen; Esc always leads out."""

@@ -1,0 +1,107 @@
+"""The sections of images, networks and machine types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from backend.model.documents import Document
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM
+from kc_tui.commands import Scope
+from kc_tui.screens.section import Changed, SectionScreen
+from kc_tui.state import images, machine_types, networks
+from kc_tui.state.lines import Line
+from kc_tui.state.listing import Entry
+from kc_tui.state.table import Column, Empty
+
+
+class ReferredScreen(SectionScreen[Entry]):
+    """A list of things that VMs are made from."""
+
+    _users: dict[str, list[str]] | None = None
+
+    def concerns(self, _changed: Changed) -> bool:
+        """Return whether the VMs changed: each object here counts those that use it."""
+        return VM.name in _changed
+
+    def documents_changed(self, changed: Changed | None) -> None:
+        """Show what changed."""
+        self._users = None
+        super().documents_changed(changed)
+
+    def users_of(self, name: str) -> list[str]:
+        """Return the names of the VMs that use an object."""
+        if self._users is None:
+            self._users = self.session.users_of(self.KIND)
+        return self._users.get(name, [])
+
+
+class ImagesScreen(ReferredScreen):
+    """All images."""
+
+    SCOPES = frozenset({Scope.LIST, Scope.IMAGE})
+    SECTION: ClassVar[str] = "images"
+    KIND: ClassVar[str] = IMAGE.name
+    WORD: ClassVar[str] = "image"
+    COLUMNS: ClassVar[tuple[Column, ...]] = images.COLUMNS
+    EMPTY: ClassVar[Empty] = Empty(
+        "There is no image yet", "kc init makes a starter image, kc image upload takes yours"
+    )
+
+    def build(self, document: Document) -> Entry:
+        """Return what the list shows of an image."""
+        users = len(self.users_of(str(document.get("name", ""))))
+        return images.build_entry(document, self.session.operation_on(document), users, self.session.glyphs)
+
+    def describe(self, uid: str) -> Sequence[Line]:
+        """Return all about an image."""
+        document = self.session.inventory.get(self.KIND, uid)
+        if document is None:
+            return ()
+        return images.describe(document, self.users_of(str(document.get("name", ""))), self.session.glyphs)
+
+
+class NetworksScreen(ReferredScreen):
+    """All networks."""
+
+    SCOPES = frozenset({Scope.LIST, Scope.NETWORK})
+    SECTION: ClassVar[str] = "networks"
+    KIND: ClassVar[str] = NETWORK.name
+    WORD: ClassVar[str] = "network"
+    COLUMNS: ClassVar[tuple[Column, ...]] = networks.COLUMNS
+    EMPTY: ClassVar[Empty] = Empty("There is no network yet", "kc init makes the default one")
+
+    def build(self, document: Document) -> Entry:
+        """Return what the list shows of a network."""
+        users = len(self.users_of(str(document.get("name", ""))))
+        return networks.build_entry(document, self.session.operation_on(document), users, self.session.glyphs)
+
+    def describe(self, uid: str) -> Sequence[Line]:
+        """Return all about a network."""
+        document = self.session.inventory.get(self.KIND, uid)
+        if document is None:
+            return ()
+        return networks.describe(document, self.users_of(str(document.get("name", ""))), self.session.glyphs)
+
+
+class TypesScreen(ReferredScreen):
+    """All machine types."""
+
+    SCOPES = frozenset({Scope.LIST, Scope.TYPE})
+    SECTION: ClassVar[str] = "types"
+    KIND: ClassVar[str] = MACHINE_TYPE.name
+    WORD: ClassVar[str] = "type"
+    COLUMNS: ClassVar[tuple[Column, ...]] = machine_types.COLUMNS
+    EMPTY: ClassVar[Empty] = Empty("There is no machine type yet", "kc init makes tiny, small, medium and large")
+
+    def build(self, document: Document) -> Entry:
+        """Return what the list shows of a machine type."""
+        users = len(self.users_of(str(document.get("name", ""))))
+        return machine_types.build_entry(document, users, self.session.glyphs)
+
+    def describe(self, uid: str) -> Sequence[Line]:
+        """Return all about a machine type."""
+        document = self.session.inventory.get(self.KIND, uid)
+        if document is None:
+            return ()
+        return machine_types.describe(document, self.users_of(str(document.get("name", ""))), self.session.glyphs)

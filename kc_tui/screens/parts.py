@@ -1,0 +1,92 @@
+"""What the full screens are made of beside lists: the lines at the top, panes of text, the word for too little room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kc_tui.screens.drawing import draw_lines, draw_runs
+from kc_tui.state.glyphs import Glyphs
+from kc_tui.state.lines import Line
+from kc_tui.state.masthead import Masthead, draw_sections, draw_summary, place_sections
+
+LEAST_WIDTH = 60
+LEAST_HEIGHT = 15
+
+
+class Head(Widget):
+    """The lines at the top; a click on a section shows it."""
+
+    class SectionPressed(Message):
+        """A section was clicked."""
+
+        def __init__(self, section: str) -> None:
+            super().__init__()
+            self.section = section
+
+    def __init__(self, glyphs: Glyphs) -> None:
+        super().__init__()
+        self._glyphs = glyphs
+        self._shown = Masthead()
+
+    def show(self, masthead: Masthead) -> None:
+        """Say something else; nothing is drawn where it is the same."""
+        if masthead != self._shown:
+            self._shown = masthead
+            self.refresh()
+
+    def render(self) -> Content:
+        """Draw both lines."""
+        width = self.size.width
+        summary = draw_runs(draw_summary(self._shown, width, self._glyphs))
+        return Content("\n").join([summary, draw_runs(draw_sections(self._shown, width))])
+
+    def on_click(self, event: events.Click) -> None:
+        """Show the section that was clicked."""
+        event.stop()
+        for tab in place_sections():
+            if event.y == 1 and tab.start <= event.x < tab.end:
+                self.post_message(self.SectionPressed(tab.section.id))
+
+
+class Pane(VerticalScroll, can_focus=False):
+    """A pane of lines that scrolls."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._text = Static(markup=False)
+        self._lines: tuple[Line, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        """Lay out the text."""
+        yield self._text
+
+    @property
+    def text(self) -> str:
+        """What it says, without its colours."""
+        return "\n".join("".join(run.text for run in line) for line in self._lines)
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Show other lines; nothing is drawn where they are the same."""
+        if tuple(lines) != self._lines:
+            self._lines = tuple(lines)
+            self._text.update(draw_lines(lines))
+
+
+class TooSmall(Static):
+    """What is said where a terminal is too small for anything else."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, classes="too-small")
+
+    def on_resize(self) -> None:
+        """Say how small."""
+        width, height = self.app.size
+        self.update(Content(f"KC needs {LEAST_WIDTH} columns and {LEAST_HEIGHT} lines; here are {width} and {height}."))

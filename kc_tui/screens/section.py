@@ -1,0 +1,248 @@
+"""What the sections share: a list with its filter and order, a pane that shows the selected object, the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Generic
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+
+from backend.errors import KCError
+from backend.model.documents import Document
+from kc_tui.clipboard import CopyRequested
+from kc_tui.commands import Context, Subject
+from kc_tui.screens.base import CommandScreen
+from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, Head, Pane, TooSmall
+from kc_tui.session import Session
+from kc_tui.state.filtering import compile_filter
+from kc_tui.state.lines import Line
+from kc_tui.state.listing import EntryType, Listing
+from kc_tui.state.masthead import Masthead
+from kc_tui.state.remembered import Order
+from kc_tui.state.table import Column, Empty
+from kc_tui.widgets.filter_bar import FilterBar
+from kc_tui.widgets.key_bar import KeyBar
+from kc_tui.widgets.virtual_table import VirtualTable
+
+WIDE = 100
+WIDEST = 140
+_WIDTHS: Final = [(0, "-too-narrow"), (LEAST_WIDTH, "-narrow"), (WIDE, "-wide"), (WIDEST, "-widest")]
+_HEIGHTS: Final = [(0, "-too-low"), (LEAST_HEIGHT, "-high")]
+Changed = Mapping[str, set[str]]
+"""The uids of changed documents by kind."""
+
+
+class SessionScreen(CommandScreen):
+    """A full screen over what the session knows; the app tells it what changed."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.HORIZONTAL_BREAKPOINTS = _WIDTHS
+        self.VERTICAL_BREAKPOINTS = _HEIGHTS
+
+    def documents_changed(self, changed: Changed | None) -> None:
+        """Show what changed; None where everything may have."""
+
+    def show_masthead(self, masthead: Masthead) -> None:
+        """Show the lines at the top; a screen without them shows nothing."""
+
+
+class SectionScreen(SessionScreen, Generic[EntryType]):
+    """A list of one kind of objects with a pane at its right where there is room."""
+
+    SECTION: ClassVar[str]
+    KIND: ClassVar[str]
+    WORD: ClassVar[str]
+    COLUMNS: ClassVar[tuple[Column, ...]]
+    EMPTY: ClassVar[Empty]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        glyphs = session.glyphs
+        self.listing: Listing[EntryType] = Listing()
+        self.head = Head(glyphs)
+        self.filter_bar = FilterBar(glyphs=glyphs)
+        self.table = VirtualTable(self.columns, empty=Empty("", ""), glyphs=glyphs, id="list")
+        self.pane = Pane(id="details")
+        self.order = session.remembered.order(self.SECTION)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the lines at the top, filter, list, pane and keys."""
+        with Vertical(classes="whole"):
+            yield self.head
+            yield self.filter_bar
+            with Horizontal(classes="body"):
+                yield self.table
+                yield self.pane
+            yield KeyBar()
+        yield TooSmall()
+
+    def on_mount(self) -> None:
+        """Show what is known; the list has the focus."""
+        self._sort()
+        self.documents_changed(None)
+        self.table.focus()
+
+    # --- what a section says of itself
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the list."""
+        return self.COLUMNS
+
+    def build(self, document: Document) -> EntryType:
+        """Return what the list shows of a document."""
+        raise NotImplementedError
+
+    def build_all(self) -> list[EntryType]:
+        """Return what the list shows of all documents."""
+        return [self.build(document) for document in self.session.inventory.documents(self.KIND)]
+
+    def describe(self, uid: str) -> Sequence[Line]:
+        """Return what the pane shows of one object."""
+        raise NotImplementedError
+
+    def concerns(self, _changed: Changed) -> bool:
+        """Return whether the whole list may look different after changes of other kinds."""
+        return False
+
+    # --- what changes
+
+    def documents_changed(self, changed: Changed | None) -> None:
+        """Show what changed."""
+        if not self.is_mounted:
+            return
+        inventory = self.session.inventory
+        if changed is None or self.concerns(changed):
+            self.listing.fill(self.build_all())
+            self._show_rows()
+        elif uids := changed.get(self.KIND):
+            documents = {uid: inventory.get(self.KIND, uid) for uid in uids}
+            entries = [self.build(document) for document in documents.values() if document is not None]
+            rows = self.listing.update(entries, [uid for uid, document in documents.items() if document is None])
+            if rows is None:
+                self._show_rows()
+            else:
+                self.table.replace(rows)
+        else:
+            return
+        self.show_details()
+        self.refresh_keys()
+
+    def _show_rows(self) -> None:
+        is_loaded = self.KIND in self.session.inventory.loaded
+        if not is_loaded:
+            self.table.set_empty(Empty("Reading what there is…"))
+        elif self.filter_bar.text and len(self.listing):
+            self.table.set_empty(Empty("Nothing matches the filter", "esc takes it away"))
+        else:
+            self.table.set_empty(self.EMPTY)
+        self.table.show(self.listing.rows)
+        if self.filter_bar.text and not self.filter_bar.error:
+            self.filter_bar.show_matches(len(self.listing.shown), len(self.listing))
+
+    def show_details(self) -> None:
+        """Show the selected object in the pane, where there is room for one."""
+        if self.size.width < WIDE:
+            return
+        row = self.table.row
+        self.pane.show(self.describe(row.key) if row is not None else ())
+
+    def show_masthead(self, masthead: Masthead) -> None:
+        """Show the lines at the top."""
+        self.head.show(masthead)
+
+    def on_resize(self) -> None:
+        """Fill the pane once there is room for it."""
+        self.show_details()
+
+    def on_screen_resume(self) -> None:
+        """Show what changed while another screen was in front."""
+        self.documents_changed(None)
+
+    @on(VirtualTable.Highlighted)
+    def _highlighted(self) -> None:
+        self.show_details()
+
+    # --- what is selected
+
+    @property
+    def selected(self) -> list[EntryType]:
+        """The marked entries in their order, else the one under the cursor."""
+        marked = self.table.marked
+        if marked:
+            return [entry for entry in self.listing.shown if entry.uid in marked]
+        row = self.table.row
+        entry = self.listing.get(row.key) if row is not None else None
+        return [] if entry is None else [entry]
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """Return what a verb would act upon."""
+        return tuple(
+            Subject(self.WORD, entry.name, entry.state, entry.busy, entry.is_foreign) for entry in self.selected
+        )
+
+    # --- filter and order
+
+    @on(FilterBar.Changed)
+    def _narrow(self, event: FilterBar.Changed) -> None:
+        try:
+            accepts = compile_filter(event.text, lambda uid: self.session.inventory.get(self.KIND, uid))
+        except KCError as error:
+            position = error.details.get("position")
+            self.filter_bar.show_error(error.why, position if isinstance(position, int) else None)
+            return
+        self.filter_bar.show_error("")
+        self.listing.filter(accepts)
+        self._show_rows()
+        self.show_details()
+
+    @on(FilterBar.Closed)
+    def _end_filter(self) -> None:
+        self.table.focus()
+
+    def do_list_filter(self, _context: Context) -> None:
+        """Type a filter."""
+        self.filter_bar.open()
+
+    def do_app_back(self, context: Context) -> None:
+        """Take back the marks, then the filter, then leave."""
+        if not self.table.marked and self.filter_bar.clear():
+            return
+        super().do_app_back(context)
+
+    def do_list_sort(self, _context: Context) -> None:
+        """Order the list by the next column."""
+        ids = [column.id for column in self.columns]
+        at = ids.index(self.order.column) + 1 if self.order.column in ids else 0
+        self._reorder(Order(ids[at % len(ids)]))
+
+    def do_list_reverse(self, _context: Context) -> None:
+        """Turn the order round."""
+        self._reorder(Order(self.order.column, not self.order.reverse))
+
+    @on(VirtualTable.HeaderPressed)
+    def _sort_by_header(self, event: VirtualTable.HeaderPressed) -> None:
+        is_same = event.column_id == self.order.column
+        self._reorder(Order(event.column_id, is_same and not self.order.reverse))
+
+    def _reorder(self, order: Order) -> None:
+        self.order = order
+        self.session.remember(self.session.remembered.with_order(self.SECTION, order))
+        self._sort()
+        self.table.show(self.listing.rows)
+
+    def _sort(self) -> None:
+        self.listing.sort(self.order.column, reverse=self.order.reverse)
+        self.table.set_order(self.order.column, reverse=self.order.reverse)
+
+    # --- copying
+
+    def do_list_copy(self, _context: Context) -> None:
+        """Copy the names of what is selected."""
+        names = [entry.name for entry in self.selected]
+        what = f"the name {names[0]}" if len(names) == 1 else f"{len(names)} names"
+        self.post_message(CopyRequested("\n".join(names), what))

@@ -1,0 +1,245 @@
+"""All about one VM: overview, metadata and activity, a page each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+
+from backend.model.documents import Document, name_of
+from backend.model.kinds import NETWORK, OPERATION, VM
+from kc_tui.clipboard import CopyRequested
+from kc_tui.commands import Context, Scope, Subject
+from kc_tui.screens.drawing import draw_runs
+from kc_tui.screens.parts import Head, Pane, TooSmall
+from kc_tui.screens.section import Changed
+from kc_tui.screens.vm_verbs import VMVerbs
+from kc_tui.session import Session
+from kc_tui.state import vm_details
+from kc_tui.state.glyphs import Glyphs
+from kc_tui.state.lines import BLANK, Line
+from kc_tui.state.masthead import Masthead
+from kc_tui.state.operations import build_entry, describe_operation
+from kc_tui.state.roles import Role
+from kc_tui.state.table import Run, measure
+from kc_tui.state.vms import addresses_of, judge
+from kc_tui.widgets.key_bar import KeyBar
+
+PAGES: Final = ("overview", "metadata", "activity")
+_MOST_OPERATIONS: Final = 50
+
+
+class Title(Widget):
+    """The VM in one line: name, state, address, type; the pages in another."""
+
+    class PagePressed(Message):
+        """A page was clicked."""
+
+        def __init__(self, page: str) -> None:
+            super().__init__()
+            self.page = page
+
+    def __init__(self, glyphs: Glyphs) -> None:
+        super().__init__()
+        self._glyphs = glyphs
+        self._summary: Line = ()
+        self._page = PAGES[0]
+
+    def show(self, summary: Line, page: str) -> None:
+        """Show another VM's line, or another page."""
+        if (summary, page) != (self._summary, self._page):
+            self._summary, self._page = summary, page
+            self.refresh()
+
+    def render(self) -> Content:
+        """Draw both lines."""
+        pages: list[Run] = [Run(" ")]
+        for page in PAGES:
+            pages += [Run(page, Role.ACCENT if page == self._page else Role.MUTED), Run("  ")]
+        return Content("\n").join([draw_runs(self._summary), draw_runs(pages)])
+
+    def on_click(self, event: events.Click) -> None:
+        """Show the page that was clicked."""
+        event.stop()
+        at = 1
+        for page in PAGES:
+            if event.y == 1 and at <= event.x < at + len(page):
+                self.post_message(self.PagePressed(page))
+            at += len(page) + 2
+
+
+class VMScreen(VMVerbs):
+    """One VM; it follows the VM live, and says so when the VM is gone."""
+
+    SCOPES = frozenset({Scope.VM})
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab,right,l", "turn(1)", show=False),
+        Binding("shift+tab,left,h", "turn(-1)", show=False),
+        Binding("down,j", "scroll_page(1)", show=False),
+        Binding("up,k", "scroll_page(-1)", show=False),
+        Binding("pagedown,ctrl+d", "scroll_page(10)", show=False),
+        Binding("pageup,ctrl+u", "scroll_page(-10)", show=False),
+    ]
+
+    def __init__(self, session: Session, uid: str) -> None:
+        super().__init__(session)
+        self.uid = uid
+        self.page = PAGES[0]
+        self.head = Head(session.glyphs)
+        self.summary = Title(session.glyphs)
+        self.left = Pane(id="left")
+        self.right = Pane(id="right")
+
+    def compose(self) -> ComposeResult:
+        """Lay out the lines at the top, the page and the keys."""
+        with Vertical(classes="whole"):
+            yield self.head
+            yield self.summary
+            with Horizontal(classes="body"):
+                yield self.left
+                yield self.right
+            yield KeyBar()
+        yield TooSmall()
+
+    def on_mount(self) -> None:
+        """Show the VM."""
+        self.documents_changed(None)
+
+    @property
+    def document(self) -> Document | None:
+        """The VM, unless it is gone."""
+        return self.session.inventory.get(VM.name, self.uid)
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """Return the VM."""
+        document = self.document
+        if document is None:
+            return ()
+        condition = judge(document, self.session.operation_on(document), self.session.glyphs)
+        state = "stopped" if condition.word == "missing" else condition.word
+        name = str(document.get("name", ""))
+        return (Subject("vm", name, state, condition.busy, condition.group == "foreign"),)
+
+    def show_masthead(self, masthead: Masthead) -> None:
+        """Show the lines at the top."""
+        self.head.show(masthead)
+
+    def documents_changed(self, _changed: Changed | None) -> None:
+        """Show the VM as it is now."""
+        if not self.is_mounted:
+            return
+        document = self.document
+        if document is None:
+            gone: list[Line] = [BLANK, (Run(" This VM is gone.", Role.STRONG),), (Run(" esc goes back", Role.MUTED),)]
+            self.left.show(gone)
+            self.right.show(())
+            self.refresh_keys()
+            return
+        self.summary.show(self._summarise(document), self.page)
+        left, right = self._build_page(document)
+        if self.size.width < 100:  # noqa: PLR2004 - the width from which two columns stand side by side
+            left, right = [*left, *([BLANK, *right] if right else [])], []
+        self.right.display = bool(right)
+        self.left.show(left)
+        self.right.show(right)
+        self.refresh_keys()
+
+    def _summarise(self, document: Document) -> Line:
+        session = self.session
+        condition = judge(document, session.operation_on(document), session.glyphs)
+        addresses = addresses_of(document)
+        runs = [Run(f" {document.get('name', '')}", Role.STRONG), Run("  ")]
+        runs += vm_details.describe_state(condition, session.glyphs)
+        for text in (
+            str(addresses[0].get("address", "")) if addresses else "",
+            name_of(document.get("spec", {}).get("type")),
+        ):
+            if text and measure(runs) + len(text) + 3 <= self.size.width:
+                runs.append(Run(f"  {text}", Role.MUTED))
+        return tuple(runs)
+
+    def _build_page(self, document: Document) -> tuple[Sequence[Line], Sequence[Line]]:
+        session = self.session
+        if self.page == "metadata":
+            return vm_details.describe_metadata(document, session.glyphs), ()
+        if self.page == "activity":
+            return self._build_activity()
+        operation = session.operation_on(document)
+        usage = session.usages.get(self.uid)
+        left = vm_details.describe(document, operation, usage, session.clock(), session.glyphs)
+        networks = {str(item.get("name", "")): item for item in session.inventory.documents(NETWORK.name)}
+        is_foreign = document.get("status", {}).get("foreign")
+        # The name and the state stand at the top already.
+        return left[2:], () if is_foreign else vm_details.describe_wiring(document, networks, session.glyphs)
+
+    def _build_activity(self) -> tuple[Sequence[Line], Sequence[Line]]:
+        session = self.session
+        found = [
+            operation
+            for operation in session.inventory.documents(OPERATION.name)
+            if operation.get("spec", {}).get("target", {}).get("uid") == self.uid
+        ]
+        found.sort(key=lambda operation: str(operation.get("createdAt", "")), reverse=True)
+        if not found:
+            return [(Run("Nothing is known of what was done to it.", Role.MUTED),)], ()
+        lines: list[Line] = []
+        for operation in found[:_MOST_OPERATIONS]:
+            entry = build_entry(operation, session.clock(), session.glyphs)
+            cells = entry.row.cells
+            lines.append(
+                (
+                    Run(f"{entry.row.glyph.text} ", entry.row.glyph.role),
+                    Run(f"{cells[1].text:<12}"),
+                    Run(f"{cells[3].text:<10}", cells[3].role),
+                    Run(f"{cells[0].text:>6}  {cells[4].text:>8}", Role.MUTED),
+                )
+            )
+        return lines, describe_operation(found[0], session.glyphs)
+
+    def on_resize(self) -> None:
+        """Lay the page out for the width."""
+        self.documents_changed(None)
+
+    def on_screen_resume(self) -> None:
+        """Show what changed while another screen was in front."""
+        self.documents_changed(None)
+
+    def on_title_page_pressed(self, event: Title.PagePressed) -> None:
+        """Show the page that was clicked."""
+        self._turn_to(event.page)
+
+    def action_turn(self, by: int) -> None:
+        """Show the next page, round and round."""
+        self._turn_to(PAGES[(PAGES.index(self.page) + by) % len(PAGES)])
+
+    def _turn_to(self, page: str) -> None:
+        self.page = page
+        self.documents_changed(None)
+        self.left.scroll_home(animate=False)
+
+    def action_scroll_page(self, lines: int) -> None:
+        """Scroll the page."""
+        self.left.scroll_relative(y=lines, animate=False)
+
+    def do_vm_metadata(self, _context: Context) -> None:
+        """Show the metadata."""
+        self._turn_to("metadata")
+
+    def do_list_copy(self, _context: Context) -> None:
+        """Copy the address, or the name where there is none."""
+        document = self.document
+        addresses = addresses_of(document) if document is not None else []
+        subject = next(iter(self.subjects()), None)
+        if subject is None:
+            return
+        if addresses:
+            self.post_message(CopyRequested(str(addresses[0].get("address", "")), f"the address of {subject.name}"))
+        else:
+            self.post_message(CopyRequested(subject.name, f"the name {subject.name}"))

@@ -1,0 +1,88 @@
+"""What can be done to VMs, from the list and from a VM's own screen alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from textual import work
+
+from backend.errors import KCError
+from backend.model.kinds import VM
+from backend.service import Accepted, Service
+from kc_tui.commands import Command, Context, Subject
+from kc_tui.dialogs.confirm import ConfirmDialog, ask_about
+from kc_tui.messages import ErrorOccurred, OpenConsole, OpenWizard
+from kc_tui.screens.section import SessionScreen
+
+_CONSEQUENCES: Final = {
+    "vm.stop": "The guest is asked to shut down; what it has not saved is up to it.",
+    "vm.reboot": "The guest is asked to reboot; what it has not saved is up to it.",
+    "vm.start": "They are started one after another.",
+    "vm.delete": "The power is cut, and the domain and its disks are destroyed. This cannot be taken back.",
+}
+_AT_ONCE: Final = 4
+"""How many of several VMs are asked for at the same time."""
+
+
+class VMVerbs(SessionScreen):
+    """The verbs of VMs; `command_context` says upon which."""
+
+    def do_vm_create(self, _context: Context) -> None:
+        """Open the wizard."""
+        self.post_message(OpenWizard())
+
+    def do_vm_console(self, context: Context) -> None:
+        """Open the console of the one VM that is selected."""
+        self.post_message(OpenConsole(context.subjects[0].name))
+
+    def do_vm_start(self, context: Context) -> None:
+        """Start what is off."""
+        self.ask_and_act("vm.start", [subject for subject in context.subjects if subject.state != "running"])
+
+    def do_vm_stop(self, context: Context) -> None:
+        """Stop what is on."""
+        self.ask_and_act("vm.stop", [subject for subject in context.subjects if subject.state != "stopped"])
+
+    def do_vm_reboot(self, context: Context) -> None:
+        """Reboot what is on."""
+        self.ask_and_act("vm.reboot", [subject for subject in context.subjects if subject.state != "stopped"])
+
+    def do_vm_delete(self, context: Context) -> None:
+        """Delete what is selected."""
+        self.ask_and_act("vm.delete", context.subjects)
+
+    @work
+    async def ask_and_act(self, command_id: str, subjects: Sequence[Subject]) -> None:
+        """Ask as the command's danger wants it, then act on each; what fails is told, the rest goes on."""
+        command = self._find_command(command_id)
+        question = ask_about(command, subjects, _CONSEQUENCES[command_id])
+        if question is not None and not await self.app.push_screen_wait(ConfirmDialog(question)):
+            return
+        gate = asyncio.Semaphore(_AT_ONCE)
+        await asyncio.gather(*(self._act(command_id, subject.name, gate) for subject in subjects))
+        self.acted()
+
+    def _find_command(self, command_id: str) -> Command:
+        keymap: Any = getattr(self.app, "keymap")  # noqa: B009 - every app of commands has one
+        command: Command = keymap.registry[command_id]
+        return command
+
+    async def _act(self, command_id: str, name: str, gate: asyncio.Semaphore) -> None:
+        def change(service: Service) -> Accepted:
+            if command_id == "vm.delete":
+                return service.delete(VM.name, name)
+            return service.act(name, command_id.removeprefix("vm."))
+
+        async with gate:
+            try:
+                accepted = await self.session.gateway.change(change)
+            except KCError as error:
+                self.post_message(ErrorOccurred(error))
+                return
+        self.session.take_accepted(accepted)
+        self.documents_changed({VM.name: {str(accepted.document.get("uid", ""))}})
+
+    def acted(self) -> None:
+        """Do what is due after a verb was carried out."""

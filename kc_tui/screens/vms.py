@@ -1,0 +1,157 @@
+"""The list of VMs: KC's first screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from textual import on
+
+from backend.model.documents import Document
+from backend.model.kinds import VM
+from kc_tui.clipboard import CopyRequested
+from kc_tui.commands import Context, Scope
+from kc_tui.messages import OpenObject
+from kc_tui.screens.section import WIDEST, Changed, SectionScreen
+from kc_tui.screens.vm_verbs import VMVerbs
+from kc_tui.state import vm_details
+from kc_tui.state.lines import Line
+from kc_tui.state.table import Column, Empty
+from kc_tui.state.vms import COLUMNS, VMEntry, build_entry, flatten, metadata_column, refresh_usage
+from kc_tui.widgets.virtual_table import VirtualTable
+
+SAMPLE_SECONDS: Final = 2.0
+_MOST_COLUMNS: Final = 2
+_COUNTED: Final = 500
+"""VMs that are looked at to choose the metadata columns."""
+
+
+class VMsScreen(SectionScreen[VMEntry], VMVerbs):
+    """All VMs of the host, those that are not KC's included."""
+
+    SCOPES = frozenset({Scope.LIST, Scope.VM})
+    SECTION: ClassVar[str] = "vms"
+    KIND: ClassVar[str] = VM.name
+    WORD: ClassVar[str] = "vm"
+    COLUMNS: ClassVar[tuple[Column, ...]] = COLUMNS
+    EMPTY: ClassVar[Empty] = Empty("There is no VM yet", "n makes the first one")
+
+    _paths: tuple[str, ...] = ()
+    _wanted: str = ""
+
+    def on_mount(self) -> None:
+        """Begin to sample what the running VMs use."""
+        self.set_interval(SAMPLE_SECONDS, self._sample)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns; with much room those of the metadata too."""
+        return (*COLUMNS, *map(metadata_column, self._paths))
+
+    def build(self, document: Document) -> VMEntry:
+        """Return what the list shows of a VM."""
+        session = self.session
+        return build_entry(
+            document,
+            session.operation_on(document),
+            session.usages.get(str(document.get("uid", ""))),
+            session.glyphs,
+            metadata_columns=self._paths,
+            is_connecting=not session.has_observed,
+        )
+
+    def concerns(self, _changed: Changed) -> bool:
+        """Return whether VMs look different after other changes: an operation's change names its VM itself."""
+        return False
+
+    def documents_changed(self, changed: Changed | None) -> None:
+        """Show what changed, in the columns that suit it."""
+        if changed is None:
+            self._choose_columns()
+        super().documents_changed(changed)
+        if self._wanted:
+            self.point_at(self._wanted)
+
+    def point_at(self, uid: str) -> None:
+        """Put the cursor on a VM as soon as it is in the list; a filter that hides it is taken away."""
+        entry = self.listing.get(uid)
+        self._wanted = "" if entry is not None else uid
+        if entry is None:
+            return
+        if not self.table.move_to(uid):
+            self.filter_bar.clear()
+            self.table.move_to(uid)
+
+    def describe(self, uid: str) -> Sequence[Line]:
+        """Return all about a VM."""
+        session = self.session
+        document = session.inventory.get(VM.name, uid)
+        if document is None:
+            return ()
+        operation = session.operation_on(document)
+        return vm_details.describe(document, operation, session.usages.get(uid), session.clock(), session.glyphs)
+
+    @on(VirtualTable.Selected)
+    def _open(self, event: VirtualTable.Selected) -> None:
+        event.stop()
+        self.post_message(OpenObject(VM.name, event.row.key))
+
+    def do_list_copy(self, context: Context) -> None:
+        """Copy the address of the selected VM, or the names of several, or of one without an address."""
+        selected = self.selected
+        if len(selected) == 1 and selected[0].address:
+            self.post_message(CopyRequested(selected[0].address, f"the address of {selected[0].name}"))
+        else:
+            super().do_list_copy(context)
+
+    def acted(self) -> None:
+        """Take the marks away: what they were for is done."""
+        self.table.clear_marks()
+
+    # --- metadata columns
+
+    def on_resize(self) -> None:
+        """Show metadata columns where there is much room."""
+        if self._choose_columns():
+            super().documents_changed(None)
+
+    def _choose_columns(self) -> bool:
+        """Choose the metadata columns for this width; return whether they are others."""
+        paths: tuple[str, ...] = ()
+        if self.size.width >= WIDEST:
+            chosen = self.session.remembered.columns
+            paths = self._commonest_paths() if chosen is None else chosen
+        if paths == self._paths:
+            return False
+        self._paths = paths
+        self.table.set_columns(self.columns)
+        return True
+
+    def _commonest_paths(self) -> tuple[str, ...]:
+        documents = self.session.inventory.documents(VM.name)[:_COUNTED]
+        counts = Counter(path for document in documents for path, _ in flatten(document.get("metadata", {})))
+        return tuple(path for path, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_COLUMNS])
+
+    # --- figures
+
+    async def _sample(self) -> None:
+        """Ask for the figures of the running VMs, where the service has any and this list is in front."""
+        session = self.session
+        if self.app.screen is not self or not any(entry.is_on for entry in self.listing.shown):
+            return
+        samples = await session.gateway.sample()
+        if samples is None:
+            return
+        session.usages.take(samples)
+        changed = []
+        for entry in self.listing.shown:
+            document = session.inventory.get(VM.name, entry.uid) if entry.is_on else None
+            if document is not None:
+                changed.append(refresh_usage(entry, document, session.usages.get(entry.uid), session.glyphs))
+        rows = self.listing.update(changed)
+        if rows is None:
+            self.table.show(self.listing.rows)
+        else:
+            self.table.replace(rows)
+        self.show_details()

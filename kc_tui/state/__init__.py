@@ -1,0 +1,1 @@
+"""View state as plain values and functions; nothing in here imports Textual."""

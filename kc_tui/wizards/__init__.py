@@ -1,0 +1,1 @@
+"""Wizards: one package module a page."""

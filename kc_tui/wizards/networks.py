@@ -1,0 +1,242 @@
+"""The page of networks: one or several, each with its way of addressing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from backend.model.documents import Document
+from kc_tui.commands import BarEntry
+from kc_tui.screens.drawing import draw_runs
+from kc_tui.state.create_vm import IPV4_MODES, IPV6_MODES, Nic, complain_about_address
+from kc_tui.state.create_vm_rows import NETWORK_COLUMNS, Option
+from kc_tui.state.glyphs import Glyphs
+from kc_tui.state.lines import Line
+from kc_tui.state.roles import Role
+from kc_tui.state.table import Run
+from kc_tui.wizards.choice_field import ChoiceField
+from kc_tui.wizards.pick import PickPage
+
+Family = Literal["ipv4", "ipv6"]
+_TITLES = {"ipv4": "IPv4", "ipv6": "IPv6"}
+_MODES = {"ipv4": IPV4_MODES, "ipv6": IPV6_MODES}
+
+
+class FamilyLine(Horizontal):
+    """How one family gets its address: a mode, and with `static` the address."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__(classes="family")
+        self.family = family
+        self.mode = ChoiceField(_MODES[family], "network")
+        self.address = Input(compact=True, placeholder="10.0.0.5/24" if family == "ipv4" else "fd00::5/64")
+        self.message = Static(markup=False, classes="family-message")
+
+    def compose(self) -> ComposeResult:
+        """Lay out title, mode, address and what is wrong with it."""
+        yield Static(_TITLES[self.family], markup=False, classes="family-title")
+        yield self.mode
+        yield self.address
+        yield self.message
+
+    def load(self, choice: str, told: str) -> None:
+        """Show a choice; `told` is what the network does by itself."""
+        self.mode.relabel({"network": f"as the network: {told}"})
+        self.mode.value = "static" if "/" in choice else choice
+        self.address.value = choice if "/" in choice else ""
+        self.settle()
+
+    def settle(self) -> None:
+        """Show the address only where there is one to give."""
+        self.address.display = self.mode.value == "static"
+        self.message.update(Content.styled(self.complaint, "$danger"))
+        self.mode.refresh()
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the address; empty where nothing is."""
+        if self.mode.value != "static":
+            return ""
+        return complain_about_address(self.address.value.strip(), self.family)
+
+    @property
+    def choice(self) -> str:
+        """What was chosen: a mode, or an address in CIDR form."""
+        return self.address.value.strip() if self.mode.value == "static" else self.mode.value
+
+
+class AddressEditor(Vertical):
+    """The addressing of one NIC, in place below the list; enter keeps it, Esc does not."""
+
+    class Closed(Message):
+        """The editor is done; `nic` is what was chosen, None where nothing was changed."""
+
+        def __init__(self, nic: Nic | None) -> None:
+            super().__init__()
+            self.nic = nic
+
+    def __init__(self) -> None:
+        super().__init__(classes="address-editor")
+        self.top = Static(markup=False)
+        self.lines = (FamilyLine("ipv4"), FamilyLine("ipv6"))
+        self._nic = Nic("")
+
+    def compose(self) -> ComposeResult:
+        """Lay out a line for each family."""
+        yield self.top
+        yield from self.lines
+
+    def on_mount(self) -> None:
+        """Stay hidden until it is needed."""
+        self.display = False
+
+    def open(self, nic: Nic, network: Document | None) -> None:
+        """Edit the addressing of a NIC."""
+        self._nic = nic
+        spec = network.get("spec", {}) if network is not None else {}
+        self.top.update(draw_runs((Run(f"Addresses on {nic.network}", Role.ACCENT),)))
+        for line in self.lines:
+            line.load(getattr(nic, line.family), str(spec.get(line.family, {}).get("mode", "none")))
+        self.display = True
+        self.lines[0].mode.focus()
+
+    def close(self, nic: Nic | None) -> None:
+        """End, with the NIC as it was edited or None."""
+        self.display = False
+        self.post_message(self.Closed(nic))
+
+    @on(ChoiceField.Changed)
+    @on(Input.Changed)
+    def _settle(self, event: ChoiceField.Changed | Input.Changed) -> None:
+        event.stop()
+        for line in self.lines:
+            line.settle()
+
+    @on(ChoiceField.Submitted)
+    @on(Input.Submitted)
+    def _submit(self, event: ChoiceField.Submitted | Input.Submitted) -> None:
+        event.stop()
+        for line in self.lines:
+            if line.complaint:
+                line.address.focus()
+                return
+        ipv4, ipv6 = (line.choice for line in self.lines)
+        self.close(replace(self._nic, ipv4=ipv4, ipv6=ipv6))
+
+    def on_key(self, event: events.Key) -> None:
+        """Go from line to line; Esc leaves it as it was."""
+        if event.key == "escape":
+            self.close(None)
+        elif event.key in ("down", "tab"):
+            self.screen.focus_next(".address-editor *")
+        elif event.key in ("up", "shift+tab"):
+            self.screen.focus_previous(".address-editor *")
+        else:
+            # A letter is text here, never the list's filter.
+            event.stop()
+            return
+        event.stop()
+        event.prevent_default()
+
+
+class NetworkPage(PickPage):
+    """The networks; space marks several, in the order of their NICs."""
+
+    TITLE: ClassVar[str] = "Networks"
+    NOUN: ClassVar[str] = "network"
+    OWN_LETTERS: ClassVar[frozenset[str]] = frozenset("a")
+
+    def __init__(
+        self,
+        options: Callable[[Sequence[Nic], Mapping[str, Nic]], list[Option]],
+        describe: Callable[[str], Sequence[Line]],
+        find: Callable[[str], Document | None],
+        glyphs: Glyphs,
+    ) -> None:
+        super().__init__(
+            NETWORK_COLUMNS, lambda: options(self.nics, self._addressed), describe, glyphs, id="page-network"
+        )
+        self.nics: tuple[Nic, ...] = ()
+        self._addressed: dict[str, Nic] = {}
+        self._find = find
+        self.editor = AddressEditor()
+
+    def compose(self) -> ComposeResult:
+        """Lay out the list, and the editor below it."""
+        yield from super().compose()
+        yield self.editor
+
+    def load(self, nics: Sequence[Nic]) -> None:
+        """Take the chosen NICs of a draft; a single one is the cursor's place and no mark."""
+        self._addressed = {nic.network: nic for nic in nics}
+        self.nics = tuple(nics) if len(nics) > 1 else ()
+
+    @property
+    def chosen(self) -> tuple[Nic, ...]:
+        """The marked NICs, else the one under the cursor."""
+        if self.nics:
+            return self.nics
+        return (self._nic(self.current),) if self.current else ()
+
+    def keys(self) -> Sequence[BarEntry]:
+        """Return what the key bar shows."""
+        if self.editor.display:
+            return (
+                BarEntry("", "left/right", "change", 1),
+                BarEntry("", "tab", "next", 3),
+                BarEntry("enter", "enter", "keep", 2),
+                BarEntry("leave", "esc", "as it was", 4),
+            )
+        return (
+            BarEntry("enter", "enter", "choose", 1),
+            BarEntry("mark", "space", "mark several", 2),
+            BarEntry("address", "a", "addresses", 3),
+            BarEntry("back", "shift-tab", "back", 5),
+            BarEntry("leave", "esc", "leave (draft is kept)", 4),
+        )
+
+    def press(self, character: str) -> None:
+        """Mark the network under the cursor, or edit its addressing."""
+        if not self.current:
+            return
+        if character == " ":
+            self.toggle()
+        else:
+            self.editor.open(self._nic(self.current), self._find(self.current))
+
+    def toggle(self) -> None:
+        """Mark the network under the cursor as the next NIC, or take its mark away."""
+        name = self.current
+        if any(nic.network == name for nic in self.nics):
+            self.nics = tuple(nic for nic in self.nics if nic.network != name)
+        else:
+            self.nics = (*self.nics, self._nic(name))
+        self._show_options()
+
+    def leave(self) -> bool:
+        """Close the editor, then take back what was typed."""
+        if self.editor.display:
+            self.editor.close(None)
+            return True
+        return super().leave()
+
+    def _nic(self, name: str) -> Nic:
+        return self._addressed.get(name, Nic(name))
+
+    @on(AddressEditor.Closed)
+    def _addressed_now(self, event: AddressEditor.Closed) -> None:
+        event.stop()
+        nic = event.nic
+        if nic is not None:
+            self._addressed[nic.network] = nic
+            self.nics = tuple(nic if known.network == nic.network else known for known in self.nics)
+            self._show_options()
+        self.table.focus()
