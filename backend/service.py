@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from backend.model.documents import Document
+
+if TYPE_CHECKING:
+    from backend.hypervisor.plan import Sample
 
 
 class DocumentPage(NamedTuple):
@@ -115,6 +118,9 @@ class Service(Protocol):
 
     def cancel(self, operation: str) -> Document:
         """Ask an operation to end and undo itself; return its document."""
+
+    def samples(self) -> list[Sample]:
+        """Return the counters of all domains, by one bulk call that waits for no stuck one."""
 
     def watch(self, kinds: Sequence[str] = (), *, since: int | None = None) -> Iterator[Event | None]:
         """Yield changes after revision `since` (now by default), live states included; None at least every second."""

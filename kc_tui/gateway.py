@@ -8,6 +8,7 @@ a call that hangs in a dead connection must never keep KC from ending.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 import time
@@ -33,7 +34,8 @@ LANES: Final = {"store": 2, "host": 4}
 POST_INTERVAL: Final = 0.1
 """Seconds between two messages of changes; more often no person sees."""
 _RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
-_CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 6.0
+"""How long the end waits for the service: a step of an operation may be under way, and is better ended than cut."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +81,12 @@ class Gateway:
         self._factory = factory
         self._post = post
         self._loop = asyncio.get_running_loop()
+        # Widgets look for their app in the context, which a callback from a thread would not have.
+        self._context = contextvars.copy_context()
         self._opening = threading.Lock()
         self._service: Service | None = None
         self._closed = threading.Event()
+        self._ended = threading.Event()
         self._queues: dict[str, SimpleQueue[Job | None]] = {name: SimpleQueue() for name in LANES}
         self._threads: dict[str, int] = dict.fromkeys(LANES, 0)
         self._outstanding = 0
@@ -119,15 +124,20 @@ class Gateway:
         """Ask an operation to end and undo itself."""
         await self.call(lambda service: service.cancel(operation))
 
+    async def resume(self) -> None:
+        """Have the service take up operations that an earlier process left unfinished, where it does any itself."""
+
+        def work(service: Service) -> None:
+            resume = getattr(service, "resume", None)
+            if resume is not None:
+                resume(wait=False)
+
+        await self.call(work, lane="store")
+
     async def sample(self) -> list[Counters] | None:
-        """Return the counters of all VMs; None where the service has none to give, or cannot now."""
-
-        def work(service: Service) -> list[Counters] | None:
-            samples = getattr(service, "samples", None)
-            return None if samples is None else list(samples())
-
+        """Return the counters of all VMs; None where the service cannot tell now."""
         try:
-            return await self.call(work)
+            return await self.call(lambda service: list(service.samples()))
         except KCError as error:
             # The figures are a courtesy; that the host does not answer is told by the feed.
             _log.info("samples: %s", error)
@@ -152,6 +162,8 @@ class Gateway:
 
     def _open(self) -> Service:
         with self._opening:
+            if self._closed.is_set():
+                raise UnreachableError("KC", "it is ending")
             if self._service is None:
                 self._service = self._factory()
             return self._service
@@ -182,7 +194,7 @@ class Gateway:
 
     def _on_loop(self, work: Callable[[], object]) -> None:
         try:
-            self._loop.call_soon_threadsafe(work)
+            self._loop.call_soon_threadsafe(work, context=self._context)
         except RuntimeError:
             # The loop is closed: KC has ended, and nobody waits for this any more.
             _log.debug("an answer came after the end")
@@ -268,26 +280,28 @@ class Gateway:
         while not self.is_idle:  # noqa: ASYNC110 - half of it happens in threads that no event loop sees
             await asyncio.sleep(0.005)
 
-    async def close(self) -> None:
-        """End the consoles and let go of the service, waiting for it a short while only."""
+    def close(self) -> None:
+        """End the consoles and begin to let go of the service; nothing is posted any more."""
         if self._closed.is_set():
             return
         self._closed.set()
         for console in self._consoles:
             console.close()
-        ended: asyncio.Future[None] = self._loop.create_future()
-        thread = threading.Thread(target=self._end, args=(ended,), name="kc-close", daemon=True)
-        thread.start()
-        await asyncio.wait([ended], timeout=_CLOSE_SECONDS)
+        threading.Thread(target=self._end, name="kc-close", daemon=True).start()
 
-    def _end(self, ended: asyncio.Future[None]) -> None:
+    def join(self, timeout: float = CLOSE_SECONDS) -> bool:
+        """Wait until the service is let go of, `timeout` seconds at most; return whether it is."""
+        return self._ended.wait(timeout)
+
+    def _end(self) -> None:
         for lane, queue in self._queues.items():
             for _ in range(self._threads[lane]):
                 queue.put(None)
-        service, self._service = self._service, None
+        with self._opening:
+            service, self._service = self._service, None
         if service is not None:
             try:
                 service.close()
             except KCError as error:
                 _log.warning("closing the service: %s", error)
-        self._settle(ended, None, None)
+        self._ended.set()

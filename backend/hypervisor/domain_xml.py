@@ -17,6 +17,7 @@ SPARE_PORTS = 6
 BALLOON_SECONDS = 10
 SERIAL_LENGTH = 20
 GIC3_CPUS = 8
+PROBE_MIB = 384
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -270,3 +271,35 @@ def _letters(index: int) -> str:
         index, rest = divmod(index - 1, len(_LETTERS))
         letters = _LETTERS[rest] + letters
     return letters
+
+
+def build_probe(name: str, source: Source, arch: str, accelerator: str, cpu_model: str = "") -> str:
+    """Return a small guest that boots a raw disk without writing to it, to see whether it comes up at all."""
+    machine = _MACHINES[arch]
+    plan = DomainPlan(
+        uid="", name=name, version=0, owner="", owner_label="", metadata="", arch=arch, cpus=1, memory_mib=PROBE_MIB,
+        firmware="bios", accelerator=accelerator, disks=(), nics=(), seed="", console_log="",
+    )  # fmt: skip
+    disk = _disk(DiskPlan("probe", "", "raw"), (source,), 0)
+    disk.append(element("readonly"))
+    return render(
+        element(
+            "domain",
+            element("name", text=name),
+            element("memory", text=str(PROBE_MIB), unit="MiB"),
+            element("vcpu", text="1"),
+            _system(plan, machine),
+            _features(plan),
+            _cpu(plan, machine, cpu_model),
+            _clock(plan),
+            element(
+                "devices",
+                disk,
+                element("controller", type="usb", model="none"),
+                element("serial", element("target", port="0"), type="pty"),
+                element("console", element("target", type="serial", port="0"), type="pty"),
+                element("memballoon", model="none"),
+            ),
+            type=accelerator,
+        )
+    )

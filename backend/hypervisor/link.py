@@ -132,7 +132,7 @@ class Link:
         if not started:
             return TimedOutError(what, "the host is busy with earlier calls", "try again in a moment")
         return TimedOutError(
-            what, f"no answer within {deadline:.0f} s", "its QEMU may hang; try again, or force it off"
+            what, f"no answer within {deadline:.0f} s", "a QEMU hangs, or libvirt is probing it; `kc doctor` tells more"
         )
 
     def _open(self) -> libvirt.virConnect:

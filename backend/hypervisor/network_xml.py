@@ -16,6 +16,7 @@ LEASE_HOURS = 1
 FIRST_SUBNET = IPv4Network("192.168.150.0/24")
 LAST_SUBNET = IPv4Network("192.168.255.0/24")
 # Enough for any segment; dnsmasq keeps a table of the range.
+FIRST_DHCPV6 = 0x100
 DHCPV6_ADDRESSES = 0xFFFF
 SMALLEST_DHCP_SUBNET = 4
 _PRIVATE_IPV6 = IPv6Network("fc00::/7")
@@ -123,18 +124,17 @@ def _addresses(subnet: IPv4Network | IPv6Network | None, *, with_dhcp: bool) -> 
     """Return the host's address in a subnet (its first), and the range of a DHCP server."""
     if subnet is None:
         return None
-    first = subnet.network_address + 1
     dhcp = None
     if with_dhcp:
         if isinstance(subnet, IPv4Network):
-            start, end = first + 1, subnet.broadcast_address - 1
+            first, last = 2, subnet.num_addresses - 2
         else:
-            start = subnet.network_address + 0x100
-            end = min(start + DHCPV6_ADDRESSES, subnet.broadcast_address)
+            first = min(FIRST_DHCPV6, subnet.num_addresses // 2)
+            last = min(first + DHCPV6_ADDRESSES, subnet.num_addresses - 1)
         lease = element("lease", expiry=str(LEASE_HOURS), unit="hours")
-        dhcp = element("dhcp", element("range", lease, start=str(start), end=str(end)))
+        dhcp = element("dhcp", element("range", lease, start=str(subnet[first]), end=str(subnet[last])))
     family = "ipv6" if subnet.version == 6 else ""  # noqa: PLR2004 - the version of the protocol
-    return element("ip", dhcp, family=family, address=str(first), prefix=str(subnet.prefixlen))
+    return element("ip", dhcp, family=family, address=str(subnet[1]), prefix=str(subnet.prefixlen))
 
 
 def _subnet(what: str, text: str, version: int) -> IPv4Network | IPv6Network | None:
@@ -142,7 +142,9 @@ def _subnet(what: str, text: str, version: int) -> IPv4Network | IPv6Network | N
         return None
     subnet = _parse_subnet(text)
     if subnet is None or subnet.version != version or subnet.num_addresses < SMALLEST_DHCP_SUBNET:
-        raise RefusedError(what, f"{sanitise(text)} is no subnet of IPv{version} with room for guests", "write A.B.C.0/24")
+        raise RefusedError(
+            what, f"{sanitise(text)} is no subnet of IPv{version} with room for guests", "write A.B.C.0/24"
+        )
     return subnet
 
 

@@ -18,7 +18,10 @@ class DiskPlan:
 
 @dataclass(frozen=True)
 class NicPlan:
-    """A NIC: `network` is the libvirt network's name, or `bridge` an existing bridge of the host."""
+    """A NIC: `network` is the libvirt network's name, or `bridge` an existing bridge of the host.
+
+    With neither it is QEMU's own user-mode network, all that an unprivileged libvirt has.
+    """
 
     id: str
     mac: str
@@ -87,13 +90,14 @@ class ObservedNetwork:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume of the pool; sizes in bytes."""
+    """A volume of the pool; sizes in bytes. One that is not `whole` is being uploaded, or never was to its end."""
 
     name: str
     path: str
     format: str
     capacity_bytes: int
     allocation_bytes: int
+    whole: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What KC asks of a hypervisor; `backend.hypervisor.libvirt_host` is the real one.
+"""What KC asks of a hypervisor; `backend.hypervisor.host` is the real one, `.memory` one without a host.
 
 Every call has a deadline, blocks its caller at most that long, and may be made from any thread. Errors: NotFoundError,
 ConflictError (exists, in use), RefusedError (invalid, unsupported), UnreachableError (daemon or host does not answer),
@@ -46,7 +46,11 @@ class Hypervisor(Protocol):
         """
 
     def subscribe(self, hint: Hint) -> Callable[[], None]:
-        """Call `hint` for each domain, network and connection event until the returned function is called."""
+        """Call `hint` for each domain, network and connection event until the returned function is called.
+
+        Never raises and takes at most two seconds: a host that does not answer gets ("connection", "lost") at once,
+        and is tried in the background until ("connection", "back").
+        """
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -118,10 +122,10 @@ class Hypervisor(Protocol):
         """Return what is free in the pool."""
 
     def find_volume(self, name: str) -> Volume | None:
-        """Return one volume, or None."""
+        """Return one volume, or None; one that is not whole is as good as none."""
 
     def list_volumes(self, prefix: str = "") -> list[Volume]:
-        """Return the pool's volumes whose names begin with `prefix`, after a refresh."""
+        """Return the pool's volumes whose names begin with `prefix`, after a refresh; those too that are not whole."""
 
     def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
         """Make a qcow2 volume over another volume; an existing one of that name is returned."""
@@ -138,13 +142,20 @@ class Hypervisor(Protocol):
         """Write a volume whole from `source` (seekable; holes stay holes), replacing one of that name.
 
         `report` gets the bytes done and may raise to give up, which removes the volume again. No room: FailedError.
+        Where another process uploads the same name, this one waits, and takes its volume if the size is the same.
         """
 
     def read_volume(self, name: str, offset: int = 0, length: int = 0) -> bytes:
         """Return bytes of a volume (negative `offset`: from the end; `length` 0: to the end); absent gives b""."""
 
+    def read_log(self, name: str, limit_bytes: int) -> bytes:
+        """Return the last bytes of a plan's console log, across the files that it has been rotated into."""
+
     def ensure_volume_gone(self, name: str) -> None:
-        """Delete a volume; absent is fine; one that a domain of the host names raises ConflictError."""
+        """Delete a volume; absent is fine; one that `volume_users` has users of raises ConflictError."""
 
     def volume_users(self, name: str) -> list[str]:
-        """Return the names of the host's domains that use a volume, also as the base of their disk."""
+        """Return the names of the host's domains that use a volume, also as the base of their disk.
+
+        An overlay of it that no domain has (one that is just being made, or was kept) is told as `volume NAME`.
+        """

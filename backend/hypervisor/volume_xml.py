@@ -10,15 +10,15 @@ from backend.text import sanitise
 
 # Others may pass through, as QEMU's user must, but not look around.
 POOL_MODE = "0711"
+# Pools whose volumes are files, so that a console's log can lie among them.
 FILE_POOLS = frozenset({"dir", "fs", "netfs"})
-BLOCK_POOLS = frozenset({"logical", "disk", "iscsi", "scsi", "mpath", "iscsi-direct", "zfs"})
 
 
 class VolumeDetails(NamedTuple):
-    """A volume, whether it is a block device, and the path of what backs it (or "") with its format."""
+    """A volume, its kind (`file`, `block`, `network` …), and the path of what backs it (or "") with its format."""
 
     volume: Volume
-    is_block: bool
+    kind: str
     backing_path: str
     backing_format: str
 
@@ -80,7 +80,7 @@ def read_volume(xml: str) -> VolumeDetails:
     )
     return VolumeDetails(
         volume=volume,
-        is_block=root.get("type") == "block",
+        kind=root.get("type", "file"),
         backing_path=child_text(root, "backingStore/path"),
         backing_format=attribute(root, "backingStore/format", "type"),
     )

@@ -19,6 +19,7 @@ from backend.service import Accepted, ConsoleStream, DocumentPage, Event, Findin
 from backend.store.protocol import Store
 
 if TYPE_CHECKING:
+    from backend.hypervisor.plan import Sample
     from backend.settings import Settings
 
 POLL_SECONDS = 0.5
@@ -302,6 +303,10 @@ class LocalService:
         return len(uids)
 
     # --- watching and consoles
+    def samples(self) -> list[Sample]:
+        """Return the counters of all domains."""
+        return self.hypervisor.samples()
+
     def watch(self, kinds: Sequence[str] = (), *, since: int | None = None) -> Iterator[Event | None]:
         """Yield changes; see the protocol."""
         return self.observer.watch([find_kind(kind).name for kind in kinds], since)

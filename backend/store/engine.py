@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from backend.errors import ConflictError
+from backend.errors import ConflictError, KCError
 from backend.store.connections import Connections
 from backend.store.faults import describe, explain
 from backend.store.files import check_format, connect, ensure_file
 from backend.store.lock import FileLock
-from backend.store.rows import KEPT_VERSIONS, STATUS, Change, ListedRow, LogEntry, Needle, Row
+from backend.store.rows import KEPT_VERSIONS, PICKED, STATUS, Change, Label, ListedRow, LogEntry, Row
 from backend.store.watcher import Watcher
 
 _LIVE = """
@@ -31,9 +31,12 @@ _LIVE = """
 """
 _READ = f"SELECT log.version, log.body, status.body {_LIVE} AND head.id = ?"
 _FIND = f"SELECT log.version, log.body, status.body {_LIVE} AND head.name = ?"
-_PAGE = (
-    f"SELECT head.name, log.version, log.body, status.body {_LIVE} AND head.name > ?"
-    " {needles} ORDER BY head.name LIMIT ?"
+_PAGE = f"SELECT head.name, log.version, log.body, status.body {_LIVE} AND head.name > ? ORDER BY head.name LIMIT ?"
+_PICK = f"SELECT head.name, log.version, log.body, status.body {_LIVE} AND head.name IN (%s) ORDER BY head.name"
+# The sign keeps SQLite from walking the index of names, which is not in the order of the rows.
+_SIFT = (
+    "SELECT id, name, metadata FROM head WHERE tbl = ? AND id > ? AND +name > ?"
+    " AND (metadata IS NULL OR 1 %s) ORDER BY id LIMIT ?"
 )
 _SCAN = f"SELECT head.id, log.version, log.body, status.body {_LIVE} AND head.id > ? ORDER BY head.id LIMIT ?"
 _LAST_BODY = "SELECT version, body FROM log WHERE tbl = ? AND id = ? AND version < ? ORDER BY version DESC LIMIT 1"
@@ -52,10 +55,14 @@ class FileEngine:
         ensure_file(self.path, lock, create=create)
         self._watcher = Watcher(partial(connect, self.path, cache_mib=1))
         self._connections = Connections(self.path, lock, self._watcher.notify)
-        with self._connections.reading() as connection:
-            self.identity = check_format(self.path, connection)
         # A process that forgets to close does so at its end all the same, and under the lock.
         self._end = weakref.finalize(self, _close, self._watcher, self._connections)
+        try:
+            with self._connections.reading() as connection:
+                self.identity = check_format(self.path, connection)
+        except KCError:
+            self.close()
+            raise
 
     @property
     def what(self) -> str:
@@ -89,12 +96,25 @@ class FileEngine:
         rows = self._connections.fetch("SELECT max(version) FROM log WHERE tbl = ? AND id = ?", (table, uid))
         return int(rows[0][0] or 0)
 
-    def page(self, table: str, after: str, limit: int, needles: Sequence[Needle] = ()) -> list[ListedRow]:
-        """Return named rows after a name, in the order of names; each needle must be in the bytes."""
-        conditions = [f"AND instr({'status' if needle.in_status else 'log'}.body, ?)" for needle in needles]
-        statement = _PAGE.format(needles=" ".join(conditions))
-        texts = [needle.text for needle in needles]
-        return self._connections.fetch(statement, (table + STATUS, table, after, *texts, limit))
+    def page(self, table: str, after: str, limit: int) -> list[ListedRow]:
+        """Return rows that have a name, after a name and in the order of names."""
+        return self._connections.fetch(_PAGE, (table + STATUS, table, after, limit))
+
+    def pick(self, table: str, names: Sequence[str]) -> list[ListedRow]:
+        """Return the rows of these names that there are, in the order of names; at most `PICKED` names."""
+        # Always as many places, so that SQLite compiles it once; NULL is no name.
+        places = (*names, *[None] * (PICKED - len(names)))
+        return self._connections.fetch(_PICK % ",".join("?" * PICKED), (table + STATUS, table, *places))
+
+    def sift(
+        self, table: str, name: str, after: str, needles: Sequence[bytes], limit: int
+    ) -> list[tuple[str, str, bytes | None]]:
+        """Return (id, name, metadata) of rows with a name beyond `name`, after an id and in the order of ids.
+
+        Left out are those whose metadata does not hold all the needles; it is None where it is too large to be kept.
+        """
+        statement = _SIFT % ("AND instr(metadata, ?) " * len(needles))
+        return self._connections.fetch(statement, (table, after, name, *needles, limit))
 
     def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:
         """Return rows after an id, in the order of ids."""
@@ -186,19 +206,24 @@ class FileEngine:
         """
         return self._connections.transaction(join=join)
 
-    def insert(self, table: str, uid: str, name: str | None, body: bytes) -> int:
+    def insert(self, table: str, uid: str, label: Label, body: bytes) -> int:
         """Write a row that is not live and return its version; raise ConflictError where the name is taken."""
-        self._check_name(table, name)
+        self._check_name(table, label.name)
         version = self.last_version(table, uid) + 1
-        revision = self._log(table, uid, version, "created", name, body)
-        values = (table, uid, name, revision)
-        self._connections.write("INSERT INTO head (tbl, id, name, revision) VALUES (?, ?, ?, ?)", values)
+        revision = self._log(table, uid, version, "created", label.name, body)
+        self._connections.write(
+            "INSERT INTO head (tbl, id, revision, name, metadata) VALUES (?, ?, ?, ?, ?)",
+            (table, uid, revision, *label),
+        )
         return version
 
-    def update(self, table: str, uid: str, name: str | None, body: bytes, version: int) -> int:
+    def update(self, table: str, uid: str, label: Label, body: bytes, version: int) -> int:
         """Write the version after `version` of a live row whose name stays, and return it."""
-        revision = self._log(table, uid, version + 1, "updated", name, body)
-        self._connections.write("UPDATE head SET revision = ? WHERE tbl = ? AND id = ?", (revision, table, uid))
+        revision = self._log(table, uid, version + 1, "updated", label.name, body)
+        self._connections.write(
+            "UPDATE head SET revision = ?, metadata = ? WHERE tbl = ? AND id = ?",
+            (revision, label.metadata, table, uid),
+        )
         return version + 1
 
     def rename(self, table: str, uid: str, name: str | None) -> None:

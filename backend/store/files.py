@@ -17,7 +17,8 @@ APPLICATION_ID = 0x4B433031  # "KC01"
 FORMAT = 1
 BUSY_SECONDS = 10.0
 
-# `log` has every version that was written and is the feed; `head` says which of them is live.
+# `log` has every version that was written and is the feed; `head` says which of them is live, and has what selectors
+# ask for most next to it, so that looking through all documents is not reading them all.
 _SCHEMA = """
 CREATE TABLE log (
     revision INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -27,7 +28,7 @@ CREATE TABLE log (
 CREATE UNIQUE INDEX log_row ON log (tbl, id, version);
 CREATE INDEX log_deleted ON log (tbl, name) WHERE body IS NULL;
 CREATE TABLE head (
-    tbl TEXT NOT NULL, id TEXT NOT NULL, name TEXT, revision INTEGER NOT NULL,
+    tbl TEXT NOT NULL, id TEXT NOT NULL, name TEXT, revision INTEGER NOT NULL, metadata BLOB,
     PRIMARY KEY (tbl, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX head_name ON head (tbl, name);
@@ -128,8 +129,11 @@ def _create(path: Path) -> None:
         leftover.unlink(missing_ok=True)
     os.close(os.open(young, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(connect(young, cache_mib=1)) as connection:
-        connection.executescript(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA}")
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA}"
+        )
         connection.execute("INSERT INTO meta (key, value) VALUES ('identity', ?), ('floor', '0')", (new_uid(),))
+        connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode=WAL")
     young.rename(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -15,6 +15,7 @@ from backend.store.codec import decode
 
 STATUS = ".status"
 KEPT_VERSIONS = 100
+PICKED = 500
 
 Row = tuple[int, bytes, bytes | None]
 """version, body, status"""
@@ -24,11 +25,11 @@ ListedRow = tuple[str, int, bytes, bytes | None]
 """name or id, version, body, status"""
 
 
-class Needle(NamedTuple):
-    """A text that the bytes of a row's body, or of its status, must hold for the row to be of interest."""
+class Label(NamedTuple):
+    """What a document of KC's is found by: its name, and its metadata where that is small; any other row has none."""
 
-    in_status: bool
-    text: bytes
+    name: str | None = None
+    metadata: bytes | None = None
 
 
 class LogEntry(NamedTuple):
@@ -72,8 +73,19 @@ class Engine(Protocol):
     def last_version(self, table: str, uid: str) -> int:
         """Return the newest version that was ever written under an id, a deletion included; 0 without any."""
 
-    def page(self, table: str, after: str, limit: int, needles: Sequence[Needle] = ()) -> list[ListedRow]:
-        """Return named rows after a name, in the order of names; each needle must be in the bytes."""
+    def page(self, table: str, after: str, limit: int) -> list[ListedRow]:
+        """Return rows that have a name, after a name and in the order of names."""
+
+    def pick(self, table: str, names: Sequence[str]) -> list[ListedRow]:
+        """Return the rows of these names that there are, in the order of names; at most `PICKED` names."""
+
+    def sift(
+        self, table: str, name: str, after: str, needles: Sequence[bytes], limit: int
+    ) -> list[tuple[str, str, bytes | None]]:
+        """Return (id, name, metadata) of rows with a name beyond `name`, after an id and in the order of ids.
+
+        Left out are those whose metadata does not hold all the needles; it is None where it is too large to be kept.
+        """
 
     def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:
         """Return rows after an id, in the order of ids."""
@@ -108,10 +120,10 @@ class Engine(Protocol):
         With `join` a part is not taken back by itself; that is for what fails before it writes.
         """
 
-    def insert(self, table: str, uid: str, name: str | None, body: bytes) -> int:
+    def insert(self, table: str, uid: str, label: Label, body: bytes) -> int:
         """Write a row that is not live and return its version; raise ConflictError where the name is taken."""
 
-    def update(self, table: str, uid: str, name: str | None, body: bytes, version: int) -> int:
+    def update(self, table: str, uid: str, label: Label, body: bytes, version: int) -> int:
         """Write the version after `version` of a live row whose name stays, and return it."""
 
     def rename(self, table: str, uid: str, name: str | None) -> None:

@@ -18,10 +18,10 @@ from tinydb.table import Table
 
 from backend.errors import ConflictError, NotFoundError, RefusedError
 from backend.model.documents import Document
-from backend.store.codec import decode, encode, is_same
+from backend.store.codec import decode, encode, encode_metadata, is_same
 from backend.store.faults import describe
 from backend.store.files import new_uid
-from backend.store.rows import STATUS, Engine, Row, join_row, strip_document
+from backend.store.rows import STATUS, Engine, Label, Row, join_row, strip_document
 
 _PAGE = 500
 # They tell of a change and are none.
@@ -120,7 +120,7 @@ class Working(MutableMapping[str, Document]):
         body, document = encode(strip_document(copy) if whole else dict(copy), self._table, name or uid)
         version, status = (row[0], row[2]) if row else (0, None)
         if row is None:
-            version = self._engine.insert(self._table, uid, name, body)
+            version = self._engine.insert(self._table, uid, _label(name, document), body)
         elif body != row[1]:
             old = decode(row[1])
             if is_unchanged(old, document, whole=whole):
@@ -128,7 +128,7 @@ class Working(MutableMapping[str, Document]):
             else:
                 if name != self._name(old, uid):
                     self._engine.rename(self._table, uid, name)
-                version = self._engine.update(self._table, uid, name, body, version)
+                version = self._engine.update(self._table, uid, _label(name, document), body, version)
         if whole:
             document["version"] = version
             document["status"] = decode(status) if status else {}
@@ -276,3 +276,7 @@ def is_unchanged(old: Document, new: Document, *, whole: bool) -> bool:
         {key: value for key, value in old.items() if key not in remarks},
         {key: value for key, value in new.items() if key not in remarks},
     )
+
+
+def _label(name: str | None, document: Document) -> Label:
+    return Label() if name is None else Label(name, encode_metadata(document))

@@ -6,7 +6,7 @@ TinyDB is imported with the first write or query: listing and looking up ask the
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,12 +15,13 @@ from backend.model.documents import Document
 from backend.store.codec import decode, encode
 from backend.store.faults import describe
 from backend.store.protocol import Change, Page, Predicate, Version
-from backend.store.rows import STATUS, Engine, Needle, join_row
+from backend.store.rows import PICKED, STATUS, Engine, ListedRow, join_row
 
 if TYPE_CHECKING:
     from backend.store.tables import DocumentDatabase, DocumentTable
 
 _PAGE = 500
+_SIFTED = 5000
 _FEED_PAGE = 200
 _MEMORY = 64
 
@@ -122,21 +123,41 @@ class TinyDBStore:
         What is written meanwhile may be in it or not; the feed after the page's revision tells of it in any case.
         """
         revision = self._engine.revision()
-        needles = [Needle(*needle) for needle in getattr(where, "needles", ())]
         holds = getattr(where, "holds", where)
         items: list[Document] = []
+        for name, version, body, status in self._rows(kind, where, after, limit):
+            document = join_row((version, body, status))
+            if holds is None or holds(document):
+                if len(items) == limit:
+                    return Page(items, after, revision)
+                items.append(document)
+            after = name
+        return Page(items, "", revision)
+
+    def _rows(self, kind: str, where: Predicate | None, after: str, limit: int | None) -> Iterator[ListedRow]:
+        """Yield the rows that `where` may accept, in the order of names; what it rejects by metadata is not read."""
+        narrow = getattr(where, "narrow", None)
+        if narrow:
+            names = self._sift(kind, narrow, getattr(where, "needles", ()), after)
+            for start in range(0, len(names), PICKED):
+                yield from self._engine.pick(kind, names[start : start + PICKED])
+            return
         size = _PAGE if where or limit is None else min(_PAGE, limit + 1)
-        while True:
-            rows = self._engine.page(kind, after, size, needles)
-            for name, version, body, status in rows:
-                document = join_row((version, body, status))
-                if holds is None or holds(document):
-                    if len(items) == limit:
-                        return Page(items, after, revision)
-                    items.append(document)
-                after = name
+        while rows := self._engine.page(kind, after, size):
+            yield from rows
             if len(rows) < size:
-                return Page(items, "", revision)
+                return
+            after = rows[-1][0]
+
+    def _sift(self, kind: str, narrow: Predicate, needles: Sequence[bytes], after: str) -> list[str]:
+        names: list[str] = []
+        last = ""
+        while rows := self._engine.sift(kind, after, last, needles, _SIFTED):
+            for _, name, metadata in rows:
+                if metadata is None or narrow({"name": name, "metadata": decode(metadata)}):
+                    names.append(name)
+            last = rows[-1][0]
+        return sorted(names)
 
     def revision(self) -> int:
         """Return the revision of the newest write; 0 for a new store."""

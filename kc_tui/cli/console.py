@@ -52,8 +52,9 @@ def open_console(session: Session, name: str) -> int:
         )
     stream = session.service.console(name)
     sys.stdout.flush()
-    session.note(f"console of VM {name}; ctrl-] leaves")
     with leaving_on_signals(), raw_terminal(sys.stdin.fileno(), sys.stdout.fileno()):
+        # Not before every key goes to the guest, or the first ones would go nowhere.
+        session.note(f"console of VM {name}; ctrl-] leaves", end="\r\n")
         link = Link(stream, sys.stdin.fileno(), sys.stdout.fileno())
         link.run()
     if link.error is not None:
@@ -116,7 +117,8 @@ class Link:
             while not self._closing.is_set():
                 data = self._stream.read(_READ_SECONDS)
                 if data == b"":
-                    self.reason = "the console ended"
+                    # The end that the person caused by leaving has its reason already.
+                    self.reason = self.reason if self._closing.is_set() else "the console ended"
                     break
                 if data:
                     write_all(self._screen, self._filter.feed(data))

@@ -142,7 +142,7 @@ class Follower:
             self.session.note(f"left; {names} goes on in the background, see kc op list")
             raise KeyboardInterrupt
         self._cancelled = True
-        self.session.note(f"cancelling {names}; waiting for the undo, ctrl-c again leaves it to the background")
+        self.session.note(f"cancelling {names}; ctrl-c again leaves it to the background")
         for name in running:
             with suppress(ConflictError):  # it has ended by itself
                 self.session.service.cancel(name)

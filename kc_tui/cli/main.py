@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # Options that stand before the command and take a value.
 _VALUED = ("-o", "--output", "--profile")
 
@@ -35,16 +37,24 @@ def run(
     `open_service` opens another service than the settings name, `open_application` is what `kc` alone opens.
     """
     _mend_streams()
+    arguments = list(arguments)
     as_json = wants_json(arguments)
     try:
-        code = _dispatch(list(arguments), open_service, open_application)
-        return code or _flush(as_json=as_json)
+        code = _dispatch(arguments, open_service, open_application)
+        sys.stdout.flush()
+        return code
     except KCError as error:
         return report_error(error, as_json=as_json)
     except KeyboardInterrupt as error:
         return 128 + int(error.signal_number) if hasattr(error, "signal_number") else EXIT_INTERRUPTED
     except BrokenPipeError:
-        return _end_quietly()
+        return _end_quietly(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        # Only what writes to stdout raises it: the backend's errors are KCErrors.
+        if error.errno not in _NO_ROOM:
+            raise
+        report_error(FailedError("standard output", str(error.strerror).lower()), as_json=as_json)
+        return _end_quietly(FailedError.exit_code)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
 
@@ -59,20 +69,10 @@ def _mend_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _flush(*, as_json: bool) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _end_quietly()
-    except OSError as error:
-        return report_error(FailedError("standard output", str(error.strerror).lower()), as_json=as_json)
-    return 0
-
-
-def _end_quietly() -> int:
-    """End like a program that a closed pipe kills; Python must not flush into that pipe again."""
+def _end_quietly(code: int) -> int:
+    """Lead stdout nowhere, for Python flushes it once more at its end, and return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_BROKEN_PIPE
+    return code
 
 
 def split_front(arguments: list[str]) -> tuple[list[str], str, list[str]]:

@@ -22,7 +22,7 @@ def describe_operation(operation: Document) -> str:
     target = operation.get("spec", {}).get("target", {}).get("name", "")
     if operation.get("status", {}).get("parked"):
         return f"{target}: waiting for the host to answer"
-    if not short["steps"] or not short["title"]:
+    if not short["title"] or short["state"] not in ("running", "undoing"):
         return f"{target}: {short['state']}"
     undoing = "undoing, " if short["state"] == "undoing" else ""
     return f"{target}: {undoing}step {short['step']} of {short['steps']}: {short['title']}"
@@ -59,8 +59,9 @@ class ProgressLine:
         if self._rewrites:
             share = "" if percent is None else f"  {percent} %"
             width = terminal_width(self._stream.fileno()) - 1
-            self._stream.write(f"{_CLEAR}{clip(text, width - len(share))}{share}")
+            # Said first: a ctrl-c may come as soon as the line can be seen.
             self._drawn = True
+            self._stream.write(f"{_CLEAR}{clip(text, width - len(share))}{share}")
         elif text != self._last:
             self._stream.write(f"{text}\n")
         self._last = text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from backend.errors import KCError
@@ -27,7 +28,8 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 def report_error(error: KCError, *, as_json: bool) -> int:
     """Print an error to stderr and return its exit code."""
-    sys.stdout.flush()
+    with suppress(OSError):  # whoever prints next to stdout will be told
+        sys.stdout.flush()
     if as_json:
         from kc_tui.cli.output import format_json  # noqa: PLC0415 - most commands go well
 

@@ -80,11 +80,11 @@ class Session:
             self.goes_on = True
             raise
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, end: str = "\n") -> None:
         """Tell the person something that is no data; -q leaves it out."""
         if not self.quiet:
             sys.stdout.flush()
-            print(f"kc: {sanitise(text)}", file=sys.stderr)
+            print(f"kc: {sanitise(text)}", file=sys.stderr, end=end, flush=True)
 
     def __enter__(self) -> Self:
         """Return the session."""

@@ -10,7 +10,7 @@ from typing import NamedTuple, TextIO
 from backend.text import sanitise
 
 _GAP = "  "
-_LEAST = 6
+_LEAST = 8
 # Only states have a colour, and only the terminal's own sixteen: the person's theme decides how they look.
 _COLOURS = {"ok": "32", "warn": "33", "bad": "31", "dim": "2"}
 
@@ -71,15 +71,21 @@ def _pad(text: str, width: int, *, right: bool) -> str:
     return space + text if right else text + space
 
 
-def _fit(widths: list[int], limit: int) -> None:
-    """Take cells from the widest columns until the line fits, as far as each keeps its least."""
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
-    while excess > 0:
-        widest = max(range(len(widths)), key=widths.__getitem__)
-        if widths[widest] <= _LEAST:
-            return
+def _fit(columns: Sequence[Column], widths: list[int], limit: int) -> list[int]:
+    """Return the widths of the columns that fit into `limit` cells: texts give way, then the last columns go."""
+
+    def excess() -> int:
+        return sum(widths) + len(_GAP) * (len(widths) - 1) - limit
+
+    least = [width if column.right else min(width, _LEAST) for column, width in zip(columns, widths, strict=True)]
+    while len(widths) > 1 and sum(least[: len(widths)]) + len(_GAP) * (len(widths) - 1) > limit:
+        widths.pop()
+    while excess() > 0:
+        widest = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
+        if widths[widest] <= 1:
+            break
         widths[widest] -= 1
-        excess -= 1
+    return widths
 
 
 def render(
@@ -90,11 +96,11 @@ def render(
     texts += [[sanitise(cell.text if isinstance(cell, Cell) else cell) for cell in row] for row in rows]
     widths = [max(map(measure, column)) for column in zip(*texts, strict=True)]
     if limit:
-        _fit(widths, limit)
+        widths = _fit(columns, widths, limit)
     lines = []
     for number, line in enumerate(texts):
         parts = []
-        for index, (text, width, column) in enumerate(zip(line, widths, columns, strict=True)):
+        for index, (text, width, column) in enumerate(zip(line, widths, columns, strict=False)):
             part = _pad(clip(text, width), width, right=column.right)
             cell = rows[number - 1][index] if number else ""
             parts.append(colour(part, cell.tone if coloured and isinstance(cell, Cell) else ""))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -18,7 +19,11 @@ from kc_tui.state.glyphs import UNICODE, Glyphs
 from kc_tui.state.matching import rank
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Align, Cell, Column, Empty, Row
+from kc_tui.widgets.line_input import LineInput
 from kc_tui.widgets.virtual_table import VirtualTable
+
+_LABEL_WIDTH: Final = 28
+_HINT_WIDTH: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,25 @@ class Choice:
         return Row(self.id, (self.label, self.detail, self.hint, self.refusal), cells)
 
 
+def _fit_columns(choices: Sequence[Choice]) -> tuple[Column, ...]:
+    """Return columns as wide as the choices need; one without a hint among them has no column for it."""
+    label = max((cell_len(choice.label) for choice in choices), default=0)
+    hint = max((cell_len(choice.hint) for choice in choices), default=0)
+    columns = (
+        Column("label", "", min(label, _LABEL_WIDTH), weight=1, widest=label),
+        Column("detail", "", 10, weight=9, rank=1),
+        # One cell more for the scroll bar, which takes it from the last column.
+        Column("hint", "", min(hint, _HINT_WIDTH) + 1, align=Align.RIGHT),
+    )
+    return columns if hint else columns[:2]
+
+
 class ChooseDialog(Dialog[str]):
     """A list that one types into; the result is the id of the chosen. `preview` is told what is under the cursor."""
 
-    COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("label", "", 20, weight=2),
-        Column("detail", "", 10, weight=3, rank=1),
-        Column("hint", "", 12, align=Align.RIGHT),
-    )
+    LINES: ClassVar[int] = 12
+    """The most lines of the list; one with fewer choices is as long as these."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,ctrl+n", "cursor_down", show=False),
         Binding("up", "cursor_up", show=False),
@@ -76,11 +92,14 @@ class ChooseDialog(Dialog[str]):
         self._texts = [f"{choice.label} {choice.detail} {choice.search}" for choice in self._choices]
         self._current = current
         self._preview = preview
-        self._input = Input(compact=True, placeholder="type to search")
+        self._input = LineInput(placeholder="type to search")
         self._help = Static(markup=False, classes="choose-help")
+        self._help.display = any(choice.help or choice.refusal for choice in self._choices)
         empty = Empty("Nothing matches", "take something away from what you typed")
-        self._table = VirtualTable(self.COLUMNS, empty=empty, glyphs=glyphs, show_header=False, is_lit=True)
+        columns = _fit_columns(self._choices)
+        self._table = VirtualTable(columns, empty=empty, glyphs=glyphs, show_header=False, is_lit=True)
         self._table.can_focus = False
+        self._table.styles.height = max(2, min(len(self._choices), self.LINES))
 
     def compose(self) -> ComposeResult:
         """Lay out the line that one types into, the list, and the help of what is selected."""
@@ -97,7 +116,7 @@ class ChooseDialog(Dialog[str]):
         """Show everything, with the cursor on the current one."""
         self._table.show([choice.row for choice in self._choices])
         self._table.move_to(self._current)
-        self._input.focus()
+        self.set_focus(self._input)
 
     @on(Input.Changed)
     def _search(self, event: Input.Changed) -> None:

@@ -18,6 +18,7 @@ from kc_tui.dialogs.base import Dialog
 from kc_tui.state.formatting import join_words, pluralise
 from kc_tui.state.roles import Role
 from kc_tui.widgets.choice_bar import Answer, ChoiceBar
+from kc_tui.widgets.line_input import LineInput
 
 _NAMES_SHOWN: Final = 8
 
@@ -61,12 +62,15 @@ def ask_about(command: Command, subjects: Sequence[Subject], consequence: str, n
 class ConfirmDialog(Dialog[bool]):
     """Ask a `Question`; the result is True only for a yes. The answer under the cursor is the harmless one."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "say_yes", show=False), Binding("n", "leave", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer_key('yes')", show=False),
+        Binding("n", "answer_key('no')", show=False),
+    ]
 
     def __init__(self, question: Question) -> None:
         super().__init__()
         self._question = question
-        self._input = Input(compact=True)
+        self._input = LineInput()
         self._answers = ChoiceBar(self._make_answers(armed=not question.expected), cursor=1)
 
     def compose(self) -> ComposeResult:
@@ -93,7 +97,12 @@ class ConfirmDialog(Dialog[bool]):
 
     def on_mount(self) -> None:
         """Put the focus where the answer is given."""
-        (self._input if self._question.expected else self._answers).focus()
+        self.set_focus(self._input if self._question.expected else self._answers)
+
+    def action_answer_key(self, answer: str) -> None:
+        """Take a letter for an answer; where a name is to be typed it may be the name's first, and is none."""
+        if not self._question.expected:
+            self._take(answer)
 
     def _make_answers(self, *, armed: bool) -> tuple[Answer, Answer]:
         question = self._question
@@ -114,17 +123,15 @@ class ConfirmDialog(Dialog[bool]):
     @on(Input.Submitted)
     def _submit(self, event: Input.Submitted) -> None:
         event.stop()
-        self.action_say_yes()
+        self._take("yes")
 
     @on(ChoiceBar.Chosen)
     def _answer(self, event: ChoiceBar.Chosen) -> None:
         event.stop()
-        if event.answer_id == "yes":
-            self.action_say_yes()
-        else:
-            self.action_leave()
+        self._take(event.answer_id)
 
-    def action_say_yes(self) -> None:
-        """Answer yes, where that is possible."""
-        if self.is_armed:
+    def _take(self, answer: str) -> None:
+        if answer == "no":
+            self.action_leave()
+        elif self.is_armed:
             self.dismiss(result=True)

@@ -72,7 +72,7 @@ class MessageDialog(Dialog[None]):
 
     def on_mount(self) -> None:
         """Let enter close it."""
-        self._answers.focus()
+        self.set_focus(self._answers)
 
     @on(ChoiceBar.Chosen)
     def _answer(self, event: ChoiceBar.Chosen) -> None:

@@ -8,17 +8,12 @@ from kc_tui.commands.command import Context, Scope
 from kc_tui.commands.keymap import Keymap
 from kc_tui.dialogs.choose import Choice, ChooseDialog
 from kc_tui.state.glyphs import UNICODE, Glyphs
-from kc_tui.state.table import Align, Column
 
 
 class HelpScreen(ChooseDialog):
     """What can be done here, command by command with all its keys; the result is the id of the one to run."""
 
-    COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("label", "", 24),
-        Column("detail", "", 14, weight=1, rank=1),
-        Column("hint", "", 10, align=Align.RIGHT),
-    )
+    LINES: ClassVar[int] = 16
 
     def __init__(self, keymap: Keymap, context: Context, *, glyphs: Glyphs = UNICODE) -> None:
         super().__init__("Keys of this screen", list_keys(keymap, context), glyphs=glyphs)

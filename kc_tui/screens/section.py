@@ -68,6 +68,7 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         self.table = VirtualTable(self.columns, empty=Empty("", ""), glyphs=glyphs, id="list")
         self.pane = Pane(id="details")
         self.order = session.remembered.order(self.SECTION)
+        self._wanted = ""
 
     def compose(self) -> ComposeResult:
         """Lay out the lines at the top, filter, list, pane and keys."""
@@ -129,8 +130,20 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
                 self.table.replace(rows)
         else:
             return
+        if self._wanted:
+            self.point_at(self._wanted)
         self.show_details()
         self.refresh_keys()
+
+    def point_at(self, uid: str) -> None:
+        """Put the cursor on an object as soon as it is in the list; a filter that hides it is taken away."""
+        entry = self.listing.get(uid)
+        self._wanted = "" if entry is not None else uid
+        if entry is None:
+            return
+        if not self.table.move_to(uid):
+            self.filter_bar.clear()
+            self.table.move_to(uid)
 
     def _show_rows(self) -> None:
         is_loaded = self.KIND in self.session.inventory.loaded

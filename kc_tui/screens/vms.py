@@ -38,7 +38,6 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
     EMPTY: ClassVar[Empty] = Empty("There is no VM yet", "n makes the first one")
 
     _paths: tuple[str, ...] = ()
-    _wanted: str = ""
 
     def on_mount(self) -> None:
         """Begin to sample what the running VMs use."""
@@ -70,18 +69,6 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
         if changed is None:
             self._choose_columns()
         super().documents_changed(changed)
-        if self._wanted:
-            self.point_at(self._wanted)
-
-    def point_at(self, uid: str) -> None:
-        """Put the cursor on a VM as soon as it is in the list; a filter that hides it is taken away."""
-        entry = self.listing.get(uid)
-        self._wanted = "" if entry is not None else uid
-        if entry is None:
-            return
-        if not self.table.move_to(uid):
-            self.filter_bar.clear()
-            self.table.move_to(uid)
 
     def describe(self, uid: str) -> Sequence[Line]:
         """Return all about a VM."""

@@ -14,7 +14,7 @@ from kc_tui.state.listing import natural_key
 from kc_tui.state.machine_types import hardware_of
 from kc_tui.state.operations import describe_busy
 from kc_tui.state.roles import Role
-from kc_tui.state.table import Align, Cell, Column, Row
+from kc_tui.state.table import Align, Cell, Column, Progress, Row
 
 NEW: Final = "+new"
 """The key of the row that tells how to make a new thing to choose."""
@@ -52,7 +52,8 @@ def _make(name: str, cells: Sequence[Cell], refusal: str, mark: str = "") -> Opt
 
 def new_row(noun: str) -> Option:
     """Return the row that tells how to make a new thing."""
-    return _make(NEW, (Cell(f"+ new {noun}…", Role.ACCENT),), "")
+    # As progress it has the whole line, where a cell would be cut to its column.
+    return Option(NEW, Row(NEW, noun, (), progress=Progress(f"+ new {noun}…")), "")
 
 
 def _in_order(documents: Sequence[Document]) -> list[Document]:
@@ -104,11 +105,16 @@ def list_networks(
     return options
 
 
+def _size_of(machine_type: Document) -> tuple[int, int, int]:
+    hardware = hardware_of(machine_type)
+    return tuple(hardware.get(name, 0) for name in ("memoryMiB", "cpus", "diskGiB"))  # type: ignore[return-value]
+
+
 def list_types(machine_types: Sequence[Document], image: Document | None) -> list[Option]:
     """Return the machine types; those for another architecture than the image's cannot be chosen."""
     arch = str(image.get("spec", {}).get("arch", "")) if image is not None else ""
     options = []
-    for machine_type in _in_order(machine_types):
+    for machine_type in sorted(_in_order(machine_types), key=_size_of):
         name, hardware = str(machine_type.get("name", "")), hardware_of(machine_type)
         own = str(machine_type.get("spec", {}).get("arch", ""))
         cpus = hardware.get("cpus", 0)

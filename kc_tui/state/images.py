@@ -60,8 +60,8 @@ def build_entry(image: Document, operation: Mapping[str, Any] | None, users: int
     )
 
 
-def describe(image: Document, users: list[str], glyphs: Glyphs) -> list[Line]:
-    """Return all about an image."""
+def describe(image: Document, users: list[str] | None, glyphs: Glyphs) -> list[Line]:
+    """Return all about an image; without `users` nothing is said about them."""
     spec = image.get("spec", {})
     title = str(spec.get("title", ""))
     top: list[Line] = [(Run(str(image.get("name", "")), Role.STRONG),)]
@@ -76,7 +76,7 @@ def describe(image: Document, users: list[str], glyphs: Glyphs) -> list[Line]:
         labelled("digest", Run(str(spec.get("digest", "")).removeprefix("sha256:")[:16], Role.MUTED)),
         labelled("from", Run(str(spec.get("source", "")) or glyphs.dash, Role.MUTED)),
     ]
-    return join_parts((top, facts, list_users(users), list_metadata(image, glyphs)))
+    return join_parts((top, facts, [] if users is None else list_users(users), list_metadata(image, glyphs)))
 
 
 def list_users(users: list[str], most: int = 12) -> list[Line]:

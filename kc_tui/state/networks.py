@@ -65,8 +65,8 @@ def _draw_family(plan: Mapping[str, Any], glyphs: Glyphs) -> Cell:
     return Cell(subnet, Role.TEXT, (Run(f" {mode}", Role.MUTED),) if mode != "none" else ())
 
 
-def describe(network: Document, users: list[str], glyphs: Glyphs) -> list[Line]:
-    """Return all about a network."""
+def describe(network: Document, users: list[str] | None, glyphs: Glyphs) -> list[Line]:
+    """Return all about a network; without `users` nothing is said about them."""
     spec = network.get("spec", {})
     top: list[Line] = [(Run(str(network.get("name", "")), Role.STRONG),)]
     description = str(spec.get("description", ""))
@@ -84,4 +84,4 @@ def describe(network: Document, users: list[str], glyphs: Glyphs) -> list[Line]:
         facts.append(labelled("mtu", str(spec["mtu"])))
     if spec.get("libvirtNetwork"):
         facts.append(labelled("libvirt", Run(str(spec["libvirtNetwork"]), Role.MUTED)))
-    return join_parts((top, facts, list_users(users), list_metadata(network, glyphs)))
+    return join_parts((top, facts, [] if users is None else list_users(users), list_metadata(network, glyphs)))

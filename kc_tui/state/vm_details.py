@@ -14,7 +14,7 @@ from kc_tui.state.operations import describe_progress, read_time
 from kc_tui.state.roles import Role
 from kc_tui.state.samples import HISTORY, Usage
 from kc_tui.state.table import Run
-from kc_tui.state.vms import Condition, addresses_of, hardware_of, is_on, judge
+from kc_tui.state.vms import Condition, addresses_of, hardware_of, is_on, judge, name_source
 
 _SPARKLINE: Final = 20
 
@@ -80,7 +80,7 @@ def _describe_addresses(document: Document, glyphs: Glyphs) -> list[Line]:
     found = addresses_of(document)
     if found:
         values = [
-            (Run(str(entry.get("address", ""))), Run(f"  {entry.get('source', '')}", Role.MUTED)) for entry in found
+            (Run(str(entry.get("address", ""))), Run(f"  {name_source(entry)}", Role.MUTED)) for entry in found
         ]
         lines = labelled_all("address", values)
     else:

@@ -20,10 +20,10 @@ SPARKLINE_WIDTH: Final = 4
 
 COLUMNS: Final = (
     Column("name", "NAME", 14, weight=3, widest=34, lasting=True),
-    Column("state", "STATE", 10, lasting=True),
-    Column("cpu", "CPU", 10, align=Align.RIGHT, rank=4),
+    Column("state", "STATE", 9, lasting=True),
+    Column("cpu", "CPU", 9, align=Align.RIGHT, rank=4),
     Column("memory", "MEMORY", 9, align=Align.RIGHT, rank=3),
-    Column("address", "ADDRESS", 17, weight=2, widest=44, rank=1),
+    Column("address", "ADDRESS", 19, weight=2, widest=44, rank=1),
     Column("type", "TYPE", 6, weight=1, widest=16, rank=2),
 )
 METADATA_WIDTH: Final = 12
@@ -138,6 +138,12 @@ def addresses_of(document: Document) -> list[Mapping[str, Any]]:
     return sorted(entries, key=use)
 
 
+def name_source(address: Mapping[str, Any]) -> str:
+    """Return where an address was learned, in the word that people have for it."""
+    source = str(address.get("source", ""))
+    return "dhcp" if source == "lease" else source
+
+
 def build_entry(
     document: Document,
     operation: Mapping[str, Any] | None,
@@ -151,7 +157,7 @@ def build_entry(
     condition = judge(document, operation, glyphs, is_connecting=is_connecting)
     name, uid = str(document.get("name", "")), str(document.get("uid", ""))
     is_foreign = condition.group == "foreign"
-    kind = "foreign" if is_foreign else name_of(document.get("spec", {}).get("type"))
+    kind = name_of(document.get("spec", {}).get("type"))
     addresses = addresses_of(document)
     address = str(addresses[0].get("address", "")) if addresses else ""
     metadata = {path: read_metadata(document, path) for path in metadata_columns}
@@ -161,8 +167,8 @@ def build_entry(
         _draw_state(condition, glyphs),
         _draw_cpu(usage, document, glyphs),
         _draw_memory(usage, document, glyphs),
-        _draw_address(addresses, glyphs),
-        Cell(kind, Role.MUTED),
+        Cell("foreign, not KC's", Role.MUTED) if is_foreign else _draw_address(addresses, glyphs),
+        Cell(kind or glyphs.dash, Role.MUTED),
         *(Cell(value, text_role) for value in metadata.values()),
     )
     progress = describe_progress(operation) if operation is not None else None
@@ -222,7 +228,7 @@ def _draw_cpu(usage: Usage | None, document: Document, glyphs: Glyphs) -> Cell:
     if usage is None or usage.cpu is None or not is_on(document):
         return Cell(glyphs.dash, Role.MUTED)
     bars = draw_sparkline(usage.cpu_history, SPARKLINE_WIDTH, glyphs)
-    return Cell(bars, Role.ACCENT, (Run(format_percent(usage.cpu, glyphs).rjust(6)),))
+    return Cell(bars, Role.MUTED, (Run(format_percent(usage.cpu, glyphs).rjust(5)),))
 
 
 def _draw_memory(usage: Usage | None, document: Document, glyphs: Glyphs) -> Cell:
@@ -237,8 +243,8 @@ def _draw_memory(usage: Usage | None, document: Document, glyphs: Glyphs) -> Cel
 def _draw_address(addresses: Sequence[Mapping[str, Any]], glyphs: Glyphs) -> Cell:
     if not addresses:
         return Cell(glyphs.dash, Role.MUTED)
-    source = str(addresses[0].get("source", ""))
-    return Cell(str(addresses[0].get("address", "")), Role.TEXT, (Run(f"  {source}", Role.MUTED),))
+    source = name_source(addresses[0])
+    return Cell(str(addresses[0].get("address", "")), Role.TEXT, (Run(f" {source}", Role.MUTED),))
 
 
 def _address_key(address: str) -> tuple[int, int]:
@@ -255,7 +261,7 @@ def _make_search(document: Document, condition: Condition, kind: str, addresses:
     parts = [
         str(document.get("name", "")),
         condition.word,
-        kind,
+        "foreign" if condition.group == "foreign" else kind,
         name_of(spec.get("image")),
         *(str(entry.get("address", "")) for entry in addresses),
         *(name_of(nic.get("network")) for nic in spec.get("nics", []) if isinstance(nic, dict)),

@@ -111,7 +111,7 @@ class Line(StaticDefaultDict[int, Char]):
 
 def _append(runs: list[Run], text: str, style: Style) -> None:
     """Add text to the last run if that has the same style, else as a run of its own."""
-    if runs and runs[-1][1] == style:
+    if runs and runs[-1][1] is style:
         runs[-1] = (runs[-1][0] + text, style)
     else:
         runs.append((text, style))

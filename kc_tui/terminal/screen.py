@@ -17,7 +17,7 @@ from kc_tui.terminal.cells import BLANK, WIDE, Cell, are_narrow, shown, with_mar
 from kc_tui.terminal.line import Line
 from kc_tui.terminal.motion import MovingScreen
 from kc_tui.terminal.scrollback import Scrollback
-from kc_tui.terminal.style import DEFAULT_STYLE, Row, Style, apply_sgr
+from kc_tui.terminal.style import DEFAULT_STYLE, Row, Style, apply_sgr, intern
 
 # pyte keeps a private mode as its number shifted by five bits.
 APPLICATION_CURSOR = 1 << 5
@@ -199,7 +199,7 @@ class Screen(MovingScreen):
 
     def _set_style(self, style: Style) -> None:
         self._style = style
-        self._blank = BLANK if style.bg is None else Cell.of(" ", Style(bg=style.bg))
+        self._blank = BLANK if style.bg is None else Cell.of(" ", intern(Style(bg=style.bg)))
 
     def draw(self, data: str) -> None:
         """Draw text at the cursor, wrapping at the right edge; control characters in it draw nothing."""

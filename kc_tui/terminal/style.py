@@ -33,6 +33,15 @@ Row = tuple[Run, ...]
 
 DEFAULT_STYLE = Style()
 
+
+@lru_cache(maxsize=4096)
+def intern(style: Style) -> Style:
+    """Return the one object that stands for all styles equal to `style`, so that `is` tells whether two differ."""
+    return style
+
+
+intern(DEFAULT_STYLE)
+
 _ATTRIBUTES: dict[int, dict[str, bool]] = {
     1: {"bold": True},
     2: {"dim": True},
@@ -81,7 +90,7 @@ def apply_sgr(style: Style, parameters: str) -> Style:
             style = replace(style, fg=_extended_colour(values, style.fg))
         elif code == _EXTENDED_BACKGROUND:
             style = replace(style, bg=_extended_colour(values, style.bg))
-    return style
+    return intern(style)
 
 
 def _attributes(parameters: str) -> Iterator[list[int]]:

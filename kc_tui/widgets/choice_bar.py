@@ -63,14 +63,14 @@ class ChoiceBar(Widget, can_focus=True):
         """Draw the answers; the one under the cursor stands on the selection's colour."""
         parts: list[Content | str] = []
         for index, answer in enumerate(self._answers):
-            ground = " on $selection" if self.has_focus and index == self._cursor else ""
-            turned = " $selection-style" if ground else ""
-            key = f"bold ${answer.role}" if answer.enabled else "$muted"
-            word = "$text" if answer.enabled else "$muted"
+            key, word = ("bold $" + answer.role, "$text") if answer.enabled else ("$muted", "$muted")
+            if self.has_focus and index == self._cursor:
+                # One colour on the cursor: where a theme shows its selection reversed, two would make two grounds.
+                key = word = "bold $text on $selection $selection-style"
             parts += [
                 "" if index == 0 else " " * _GAP,
-                Content.styled(f" {answer.key} ", f"{key}{ground}{turned}"),
-                Content.styled(f"{answer.word} ", f"{word}{ground}{turned}"),
+                Content.styled(f" {answer.key} ", key),
+                Content.styled(f"{answer.word} ", word),
             ]
         return Content("").join(parts)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
@@ -14,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from kc_tui.state.glyphs import UNICODE, Glyphs
+from kc_tui.widgets.line_input import LineInput
 
 
 class _ErrorLine(Widget):
@@ -77,22 +77,17 @@ class FilterBar(Widget):
 
     def __init__(self, *, glyphs: Glyphs = UNICODE, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
-        self._input = Input(compact=True, select_on_focus=False)
+        self._input = LineInput()
         self._count = Static(markup=False, classes="filter-count")
         self._error = _ErrorLine(glyphs)
-
-    def compose(self) -> ComposeResult:
-        """Lay out the sign, the text, the count, and the line for what is wrong."""
-        with Horizontal(classes="filter-line"):
-            yield Static("/", markup=False, classes="filter-sign")
-            yield self._input
-            yield self._count
-        yield self._error
-
-    def on_mount(self) -> None:
-        """Start hidden and empty."""
         self._error.display = False
         self.display = False
+
+    def _fill(self) -> None:
+        """Make what stands in the bar: only when it is first needed, as most lists are never filtered."""
+        if not self.children:
+            sign = Static("/", markup=False, classes="filter-sign")
+            self.mount(Horizontal(sign, self._input, self._count, classes="filter-line"), self._error)
 
     @property
     def text(self) -> str:
@@ -106,8 +101,10 @@ class FilterBar(Widget):
 
     def open(self) -> None:
         """Show it and type into it."""
+        self._fill()
         self.display = True
-        self._input.focus()
+        # At once, not with `focus()`, which takes effect after keys that are already on their way.
+        self.screen.set_focus(self._input)
 
     def clear(self) -> bool:
         """Take the filter away and hide; return whether there was one."""

@@ -39,6 +39,18 @@ _CACHED_STYLES = 1024
 _PASTE_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
+@dataclass
+class TerminalMessage(Message):
+    """What a terminal tells its owner."""
+
+    terminal: Terminal
+
+    @property
+    def control(self) -> Terminal:
+        """The sender, for `@on` selectors."""
+        return self.terminal
+
+
 class Terminal(ScrollView, can_focus=True, inherit_bindings=False):
     """A terminal that belongs to a guest.
 
@@ -70,63 +82,31 @@ class Terminal(ScrollView, can_focus=True, inherit_bindings=False):
     virtual_size: Reactive[Size] = Reactive(Size(0, 0), layout=False)
 
     @dataclass
-    class Input(Message):
+    class Input(TerminalMessage):
         """Bytes for the guest: from the keyboard, from a paste, or an answer to its question."""
 
-        terminal: Terminal
         data: bytes
 
-        @property
-        def control(self) -> Terminal:
-            """The sender, for `@on` selectors."""
-            return self.terminal
-
     @dataclass
-    class Leave(Message):
+    class Leave(TerminalMessage):
         """The operator wants out: the leader was pressed."""
 
-        terminal: Terminal
-
-        @property
-        def control(self) -> Terminal:
-            """The sender, for `@on` selectors."""
-            return self.terminal
-
     @dataclass
-    class PasteRequested(Message):
+    class PasteRequested(TerminalMessage):
         """Text of several lines was pasted; `Terminal.paste` sends it once that is confirmed."""
 
-        terminal: Terminal
         text: str
 
-        @property
-        def control(self) -> Terminal:
-            """The sender, for `@on` selectors."""
-            return self.terminal
-
     @dataclass
-    class Resized(Message):
-        """The screen has a new size; a serial line does not tell the guest."""
+    class Resized(TerminalMessage):
+        """The screen has its first or a new size; a serial line does not tell the guest."""
 
-        terminal: Terminal
         columns: int
         rows: int
 
-        @property
-        def control(self) -> Terminal:
-            """The sender, for `@on` selectors."""
-            return self.terminal
-
     @dataclass
-    class Drained(Message):
+    class Drained(TerminalMessage):
         """The backlog is below the limit again after it was above."""
-
-        terminal: Terminal
-
-        @property
-        def control(self) -> Terminal:
-            """The sender, for `@on` selectors."""
-            return self.terminal
 
     def __init__(
         self,
@@ -218,13 +198,12 @@ class Terminal(ScrollView, can_focus=True, inherit_bindings=False):
             self._feed_slice()
         was_fast_forwarding = self._is_fast_forwarding
         self._is_fast_forwarding = self._backlog > BACKLOG_LIMIT
-        if self._is_fast_forwarding:
-            self.refresh(Region(0, 0, self.size.width, 1))
-        else:
+        if self._is_fast_forwarding or was_fast_forwarding:
+            self._refresh_row(0)
+        if not self._is_fast_forwarding:
             self._show_changes()
-        if was_fast_forwarding and not self._is_fast_forwarding:
-            self.refresh()
-            self.post_message(self.Drained(self))
+            if was_fast_forwarding:
+                self.post_message(self.Drained(self))
         self._schedule_pump()
 
     def _feed_slice(self) -> None:
@@ -253,10 +232,13 @@ class Terminal(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh()
         else:
             for row in dirty | {self._cursor_row, emulator.cursor.row}:
-                y = emulator.scrollback_count + row - top
-                if 0 <= y < self.size.height:
-                    self.refresh(Region(0, y, self.size.width, 1))
+                self._refresh_row(emulator.scrollback_count + row - top)
         self._cursor_row = emulator.cursor.row
+
+    def _refresh_row(self, y: int) -> None:
+        """Have a row of the view painted again; one outside of it is not."""
+        if 0 <= y < self.size.height:
+            self.refresh(Region(0, y, self.size.width, 1))
 
     # To the guest.
 

@@ -7,7 +7,6 @@ from typing import ClassVar, Final
 
 from textual import events
 from textual.binding import BindingType
-from textual.cache import LRUCache
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -16,25 +15,10 @@ from textual.strip import Strip
 from kc_tui.commands.command import Scope
 from kc_tui.commands.keymap import make_bindings
 from kc_tui.state.glyphs import UNICODE, Glyphs
-from kc_tui.state.roles import Role
 from kc_tui.state.selection import Selection
-from kc_tui.state.table import (
-    Column,
-    Empty,
-    Look,
-    Place,
-    Row,
-    Run,
-    draw_header,
-    draw_note,
-    draw_row,
-    fit,
-    lay_out,
-    measure,
-)
-from kc_tui.widgets.inks import Inks
+from kc_tui.state.table import Column, Empty, Look, Row
+from kc_tui.widgets.table_painter import TablePainter
 
-_CACHED_STRIPS: Final = 1024
 _WHEEL_LINES: Final = 3
 
 
@@ -112,18 +96,10 @@ class VirtualTable(ScrollView, can_focus=True):
         classes: str | None = None,
     ) -> None:
         super().__init__(id=id, classes=classes)
-        self._columns = tuple(columns)
-        self._empty = empty or Empty("")
-        self._glyphs = glyphs
+        self._painter = TablePainter(self, columns, empty or Empty(""), glyphs)
         self._header_lines = 1 if show_header else 0
         self._is_lit = is_lit
         self._selection = Selection()
-        self._sorted_by = ""
-        self._reverse = False
-        self._places: tuple[Place, ...] = ()
-        self._placed_for: tuple[int, int] | None = None
-        self._strips: LRUCache[object, Strip] = LRUCache(_CACHED_STRIPS)
-        self._inks: Inks | None = None
 
     # --- what it shows
 
@@ -167,25 +143,24 @@ class VirtualTable(ScrollView, can_focus=True):
 
     def set_columns(self, columns: Sequence[Column]) -> None:
         """Show other columns; rows that fit them must follow."""
-        self._columns = tuple(columns)
-        self._forget_layout()
+        self._painter.set_columns(columns)
+        self.refresh()
 
     def set_order(self, column_id: str, *, reverse: bool = False) -> None:
         """Say in the header which column the rows are sorted by; sorting is their owner's."""
-        self._sorted_by, self._reverse = column_id, reverse
-        self._strips.clear()
+        self._painter.set_order(column_id, reverse=reverse)
         self.refresh()
 
     def set_empty(self, empty: Empty) -> None:
         """Change what is said where there are no rows."""
-        self._empty = empty
+        self._painter.set_empty(empty)
         if not self.rows:
             self.refresh()
 
     def set_glyphs(self, glyphs: Glyphs) -> None:
         """Draw with another set of signs."""
-        self._glyphs = glyphs
-        self._forget_layout()
+        self._painter.set_glyphs(glyphs)
+        self.refresh()
 
     def move_to(self, key: str) -> bool:
         """Put the cursor on the row of that key; return whether there is one."""
@@ -265,62 +240,24 @@ class VirtualTable(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Draw line `y` of the widget."""
-        self._lay_out()
-        if y < self._header_lines:
-            return self._draw_header()
+        painter, line = self._painter, y - self._header_lines
+        painter.lay_out(self.size.width, self.scrollable_content_region.width)
         if not self.rows:
-            return self._draw_empty(y - self._header_lines)
-        index, is_note = self._selection.locate(y - self._header_lines + self._top)
+            return painter.draw_empty(line, self._view_lines)
+        if line < 0:
+            return painter.draw_header()
+        index, is_note = self._selection.locate(line + self._top)
         if index is None:
-            return self._draw(())
+            return painter.draw_blank()
         row = self.rows[index]
         look = Look(index == self._selection.cursor, self._selection.is_marked(index), self._is_lit or self.has_focus)
-        key = (row.key, row.version, look, is_note)
-        strip = self._strips.get(key)
-        if strip is None:
-            width = self._line_width
-            runs = draw_note(row, width, self._glyphs) if is_note else self._draw_row(row, look)
-            strip = self._strips[key] = self._draw(runs, on_cursor=look.cursor and look.focused)
-        return strip
+        draw = painter.draw_note if is_note else painter.draw_row
+        return painter.find(row, look, is_note=is_note) or draw(row, look)
 
     def notify_style_update(self) -> None:
         """Forget what was drawn in the colours of another theme."""
         super().notify_style_update()
-        self._inks = None
-        self._strips.clear()
-
-    def _draw(self, runs: Sequence[Run], *, on_cursor: bool = False) -> Strip:
-        if self._inks is None:
-            self._inks = Inks(self)
-        return self._inks.draw(runs or (Run(" " * self._line_width),), on_cursor=on_cursor)
-
-    def _draw_row(self, row: Row, look: Look) -> tuple[Run, ...]:
-        return draw_row(row, self._places, self._line_width, look, self._glyphs)
-
-    def _draw_header(self) -> Strip:
-        if not self.rows:
-            return self._draw(())
-        order = self._sorted_by, self._reverse
-        return self._draw(draw_header(self._places, self._line_width, *order, self._glyphs))
-
-    def _draw_empty(self, line: int) -> Strip:
-        first = max(0, self._view_lines // 3)
-        texts = {first: Run(self._empty.title, Role.TEXT), first + 1: Run(self._empty.hint, Role.MUTED)}
-        run = texts.get(line, Run(""))
-        width = self._line_width
-        indent = max(0, (width - measure((run,))) // 2)
-        return self._draw((Run(" " * indent), Run(fit(run.text, width - indent, glyphs=self._glyphs), run.role)))
-
-    def _lay_out(self) -> None:
-        widths = self.size.width, self._line_width
-        if widths != self._placed_for:
-            self._placed_for = widths
-            self._places = lay_out(self._columns, *widths)
-            self._strips.clear()
-
-    def _forget_layout(self) -> None:
-        self._placed_for = None
-        self.refresh()
+        self._painter.forget_colors()
 
     # --- where lines and rows are
 
@@ -328,11 +265,6 @@ class VirtualTable(ScrollView, can_focus=True):
     def _top(self) -> int:
         """The line of the list at the top of the view."""
         return round(self.scroll_y)
-
-    @property
-    def _line_width(self) -> int:
-        """How many cells a line has beside the scroll bar."""
-        return self.scrollable_content_region.width
 
     @property
     def _view_lines(self) -> int:
@@ -349,7 +281,7 @@ class VirtualTable(ScrollView, can_focus=True):
             self.refresh()
             return
         lines = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-        width = self._line_width
+        width = self.size.width
         if lines:
             self.refresh(*(Region(0, at + self._header_lines, width, 1) for at in lines))
 
@@ -421,7 +353,7 @@ class VirtualTable(ScrollView, can_focus=True):
             self.action_select_row()
 
     def _press_header(self, x: int) -> None:
-        for place in self._places:
+        for place in self._painter.places:
             if place.start <= x < place.start + place.width and place.column.title:
                 self.post_message(self.HeaderPressed(self, place.column.id))
 

@@ -22,6 +22,7 @@ from kc_tui.wizards.page import Page
 NAME: Final = "name"
 _CHECK_SECONDS: Final = 0.15
 _LONGEST_TEXT: Final = 4096
+_NAME_RULE: Final = "small letters, digits, hyphens"
 _YES_NO: Final = {"true": "yes", "false": "no"}
 
 
@@ -33,7 +34,7 @@ class FieldLine(Horizontal):
         self.key = name
         self._title = title
         self.field = field
-        self._rest = " ".join(part for part in (field.limits, field.help) if part) if field is not None else ""
+        self._rest = " ".join(part for part in (field.limits, field.help) if part) if field is not None else _NAME_RULE
         self.control = self._make_control(text)
         self._message = Static(markup=False, classes="field-message")
         self.error = ""
@@ -86,7 +87,7 @@ class FieldsPage(Page):
 
     def compose(self) -> ComposeResult:
         """Lay out the fields, and below them what belongs to none."""
-        yield Static("Name and size", markup=False, classes="page-title -indented")
+        yield Static(" Name and size", markup=False, classes="page-title")
         yield self._scroll
         yield self._error
 
@@ -103,6 +104,10 @@ class FieldsPage(Page):
         await self._scroll.mount(*self.lines)
         self._was_left = bool(name)
         self._complain()
+
+    def forget(self) -> None:
+        """Make the fields anew next time, whatever they are for."""
+        self._made_for = None
 
     def enter(self) -> None:
         """Type into the first field that is wrong, else into the first."""

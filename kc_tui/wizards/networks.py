@@ -203,13 +203,13 @@ class NetworkPage(PickPage):
             BarEntry("leave", "esc", "leave (draft is kept)", 4),
         )
 
-    def press(self, character: str) -> None:
+    def press(self, key: str) -> None:
         """Mark the network under the cursor, or edit its addressing."""
         if not self.current:
             return
-        if character == " ":
+        if key in (" ", "mark"):
             self.toggle()
-        else:
+        elif key in ("a", "address"):
             self.editor.open(self._nic(self.current), self._find(self.current))
 
     def toggle(self) -> None:

@@ -91,3 +91,10 @@ class Page(Vertical):
     def back(self) -> bool:
         """Go back within the page; return whether that was possible."""
         return False
+
+    def submit(self) -> None:
+        """Do what enter does."""
+        self.post_message(self.Finished())
+
+    def press(self, key: str) -> None:
+        """Do what one of the page's own keys means, by its character or by the name in the key bar."""

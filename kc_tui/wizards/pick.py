@@ -29,6 +29,7 @@ class PickPage(Page):
 
     TITLE: ClassVar[str] = ""
     NOUN: ClassVar[str] = ""
+    IS_FIRST: ClassVar[bool] = False
     OWN_LETTERS: ClassVar[frozenset[str]] = frozenset()
     """Characters that are keys of the page as long as nothing was typed."""
 
@@ -95,10 +96,11 @@ class PickPage(Page):
 
     def keys(self) -> Sequence[BarEntry]:
         """Return what the key bar shows."""
+        back = () if self.IS_FIRST else (BarEntry("back", "shift-tab", "back", 3),)
         return (
             BarEntry("enter", "enter", "choose", 1),
             BarEntry("", "type", "to filter", 4),
-            BarEntry("back", "shift-tab", "back", 3),
+            *back,
             BarEntry("leave", "esc", "leave (draft is kept)", 2),
         )
 
@@ -162,8 +164,9 @@ class PickPage(Page):
         event.stop()
         event.prevent_default()
 
-    def press(self, character: str) -> None:
-        """Do what one of the page's own characters means."""
+    def submit(self) -> None:
+        """Choose what is under the cursor."""
+        self.table.action_select_row()
 
     @on(VirtualTable.Highlighted)
     def _highlighted(self, event: VirtualTable.Highlighted) -> None:
@@ -188,6 +191,7 @@ class ImagePage(PickPage):
 
     TITLE: ClassVar[str] = "Image"
     NOUN: ClassVar[str] = "image"
+    IS_FIRST: ClassVar[bool] = True
 
 
 class TypePage(PickPage):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events, on
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -17,21 +16,12 @@ from textual.widgets import Static
 
 from kc_tui.commands import BarEntry
 from kc_tui.screens.drawing import draw_lines, draw_runs
+from kc_tui.state.create_vm_review import Switch
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run
 from kc_tui.wizards.page import Page
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """Something to leave or take: its id, what it says, a remark, and whether it is on."""
-
-    id: str
-    text: str
-    remark: str = ""
-    is_on: bool = True
 
 
 class Switches(Widget, can_focus=True):
@@ -40,7 +30,7 @@ class Switches(Widget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", show=False),
         Binding("down,j", "move(1)", show=False),
-        Binding("space", "toggle", show=False),
+        Binding("space", "switch", show=False),
     ]
 
     class Toggled(Message):
@@ -85,7 +75,7 @@ class Switches(Widget, can_focus=True):
         self._cursor = max(0, min(self._cursor + by, len(self._switches) - 1))
         self.refresh()
 
-    def action_toggle(self) -> None:
+    def action_switch(self) -> None:
         """Switch the line under the cursor."""
         if self._switches:
             self.post_message(self.Toggled(self._switches[self._cursor].id))
@@ -100,7 +90,7 @@ class Switches(Widget, can_focus=True):
         event.stop()
         if event.y < len(self._switches):
             self._cursor = event.y
-            self.action_toggle()
+            self.action_switch()
 
 
 class ReviewPage(Page):
@@ -176,6 +166,13 @@ class ReviewPage(Page):
             BarEntry("back", "shift-tab", "back", 5),
             BarEntry("leave", "esc", "leave (draft is kept)", 2),
         )
+
+    def press(self, key: str) -> None:
+        """Switch, or copy the command."""
+        if key == "toggle":
+            self.switches.action_switch()
+        elif key == "copy":
+            self.post_message(self.CopyAsked())
 
     def on_key(self, event: events.Key) -> None:
         """Create, or copy the command."""

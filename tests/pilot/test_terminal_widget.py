@@ -366,6 +366,19 @@ async def test_fast_forward_paints_one_line_and_idleness_none():
         assert console.terminal._pump_timer is None
 
 
+async def test_the_badge_goes_even_when_nothing_has_scrolled():
+    async with a_console() as console:
+        await console.shows(b"top\r\n")
+        badges: list[bool] = []
+        record_painting(
+            console.terminal, lambda y: badges.append(console.terminal.is_fast_forwarding) if not y else None
+        )
+        await console.shows(b"\x1b[5;1Hworking" * 30_000)
+        await console.wait(lambda: badges and not badges[-1], "the first line is painted without the badge")
+        assert True in badges
+        assert console.terminal.text.rstrip("\n") == "top\n\n\n\nworking"
+
+
 def record_painting(terminal: Terminal, record: Callable[[int], None]) -> None:
     """Call `record` with the number of each line of the view that is painted from now on."""
     render_line = terminal.render_line

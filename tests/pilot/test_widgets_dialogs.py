@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.gallery import Gallery, Vm
 from support.waiting import wait_for
+from textual.events import Key
 
 from backend.errors import RefusedError
 from kc_tui.dialogs.choose import Choice, ChooseDialog
@@ -229,3 +230,14 @@ async def test_a_second_press_does_not_ask_twice():
         assert len(pilot.app.screen_stack) == 2
         await pilot.press("escape")
         await wait_for(pilot, lambda: pilot.app.screen is pilot.app.list_screen, "one Esc leads out")
+
+
+async def test_a_name_typed_ahead_never_answers_or_leaks_to_the_list():
+    async with Gallery((Vm("node"), Vm("yak"))).run_test(size=(80, 24)) as pilot:
+        for sign in "dno":
+            pilot.app.post_message(Key(sign, sign))
+        await wait_for(pilot, lambda: is_open(pilot, ConfirmDialog), "the name is asked for")
+        await pilot.pause()
+        assert is_open(pilot, ConfirmDialog)
+        assert pilot.app.list_screen.bar.reason == ""
+        assert len(pilot.app.screen_stack) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.gallery import Gallery
 from support.waiting import wait_for
+from textual.events import Key
 
 
 def drawn(widget) -> str:
@@ -82,3 +83,14 @@ async def test_letters_are_text_and_no_commands():
         await pilot.press("slash", "q", "d", "s", "1")
         assert pilot.app.list_screen.filter.text == "qds1"
         assert pilot.app.screen is pilot.app.list_screen
+
+
+async def test_keys_typed_ahead_are_text_of_the_filter_and_no_commands():
+    async with Gallery().run_test(size=(80, 24)) as pilot:
+        screen = pilot.app.list_screen
+        for key, character in (("slash", "/"), ("d", "d"), ("b", "b"), ("enter", "\r")):
+            pilot.app.post_message(Key(key, character))
+        await wait_for(pilot, lambda: len(screen.table.rows) == 1, "the filter applies")
+        await wait_for(pilot, lambda: screen.table.has_focus, "the list has the focus again")
+        assert screen.filter.text == "db"
+        assert pilot.app.screen is screen

@@ -15,6 +15,7 @@ from textual.strip import Strip
 from kc_tui.command_app import Looks
 from kc_tui.state.glyphs import UNICODE
 from kc_tui.state.table import Empty, Row
+from kc_tui.widgets.table_painter import TablePainter
 from kc_tui.widgets.virtual_table import VirtualTable
 
 MANY = tuple(Vm(f"vm-{number:03}") for number in range(100))
@@ -27,6 +28,11 @@ def rows_of(vms, version=0) -> list[Row]:
 def lines_of(table: VirtualTable) -> list[str]:
     """Return what the table shows now."""
     return [table.render_line(y).text for y in range(table.size.height)]
+
+
+def style_of(table: VirtualTable, y: int, sign: str):
+    """Return the style in which a sign stands on line `y`."""
+    return next(segment.style for segment in table.render_line(y) if sign in segment.text)
 
 
 def watch_lines(table: VirtualTable, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -163,24 +169,24 @@ async def test_only_lines_that_changed_are_drawn(monkeypatch):
 
 async def test_lines_come_from_the_cache_until_the_row_the_width_or_the_theme_changes(monkeypatch):
     drawn = 0
-    original = VirtualTable._draw_row
+    original = TablePainter.draw_row
 
     def counted(self, *arguments):
         nonlocal drawn
         drawn += 1
         return original(self, *arguments)
 
-    monkeypatch.setattr(VirtualTable, "_draw_row", counted)
+    monkeypatch.setattr(TablePainter, "draw_row", counted)
     async with Gallery(MANY).run_test(size=(80, 24)) as pilot:
         table = pilot.app.list_screen.table
         await pilot.pause()
         first = drawn
-        before = lines_of(table), table.render_line(2)._segments[2].style
+        before = lines_of(table), style_of(table, 2, "●")
         assert drawn == first
         pilot.app.theme = "bird"
         await wait_for(pilot, lambda: drawn > first, "another theme is drawn anew")
         assert lines_of(table) == before[0]
-        assert table.render_line(2)._segments[2].style != before[1]
+        assert style_of(table, 2, "●") != before[1]
         again = drawn
         await pilot.resize_terminal(90, 24)
         await wait_for(pilot, lambda: drawn > again, "another width is drawn anew")
@@ -259,16 +265,16 @@ async def test_ten_thousand_rows_appear_and_move_at_once():
 async def test_the_cursor_of_a_list_without_focus_is_quiet():
     async with Gallery().run_test(size=(80, 24)) as pilot:
         table = pilot.app.list_screen.table
-        lit = table.render_line(1)._segments[0].style
+        lit = style_of(table, 1, "▌")
         await pilot.press("/")
-        assert table.render_line(1)._segments[0].style.bgcolor != lit.bgcolor
+        assert style_of(table, 1, "▌").bgcolor != lit.bgcolor
         assert lines_of(table)[1].startswith("▌")
 
 
 async def test_another_theme_reaches_every_line_when_colours_are_the_terminals():
     async with Gallery(looks=Looks(theme="ansi")).run_test(size=(80, 24)) as pilot:
         table = pilot.app.list_screen.table
-        cursor, other = table.render_line(1)._segments[2].style, table.render_line(2)._segments[2].style
+        cursor, other = style_of(table, 1, "●"), style_of(table, 2, "●")
     assert cursor.reverse
     assert not other.reverse
     assert other.color.number == 2

@@ -66,6 +66,7 @@ class MemoryService:
         self.log = b""
         self.interrupted: list[str] = []
         self.closed = False
+        self.moves: dict[str, list[Document]] = {}
         self.revision = 0
         self._cancelled: set[str] = set()
         self._changed = threading.Condition()
@@ -174,7 +175,9 @@ class MemoryService:
 
     def _tell(self, operation: Document, **status: Any) -> None:
         current = self.documents[OPERATION.name, operation["name"]]
-        self._put({**current, "status": {**current["status"], **status}})
+        moved = {**current, "status": {**current["status"], **status}}
+        self._put(moved)
+        self.moves.setdefault(operation["name"], []).append(moved)
 
     def _work(self, operation: Document, target: Document, finish: Callable[[], None]) -> None:
         name = operation["name"]
@@ -201,11 +204,14 @@ class MemoryService:
     def wait(self, operation: str, *, timeout: float | None = None, progress: Progress | None = None) -> Document:
         self.calls.append(("wait", operation))
         deadline = None if timeout is None else time.monotonic() + timeout
+        told = 0
         while True:
-            with self._changed:
-                document = self.get(OPERATION.name, operation)
-            if progress is not None:
-                progress(document)
+            document = self.get(OPERATION.name, operation)
+            moves = self.moves.get(operation, [])
+            for document in moves[told:]:
+                if progress is not None:
+                    progress(document)
+            told = len(moves)
             if document["status"]["state"] in ENDED:
                 return document
             if deadline is not None and time.monotonic() >= deadline:

@@ -67,7 +67,7 @@ class Tree:
 
     def to_initrd(self) -> bytes:
         """Return the archive as the kernel takes it: compressed with gzip, which it unpacks fastest when emulated."""
-        return gzip.compress(self.to_cpio(), compresslevel=9, mtime=0)
+        return gzip.compress(self.to_cpio(), compresslevel=6, mtime=0)
 
 
 def _entry(number: int, path: str, node: Node) -> bytes:

@@ -162,9 +162,10 @@ def add_modules(tree: Tree, packages: Path, work: Path) -> None:
     (source,) = (packages / "usr/lib/modules").iterdir()
     version = source.name
     all_modules, chosen = work / "all", work / "chosen"
-    shutil.copytree(source, all_modules / "lib/modules" / version)
-    _decompress(all_modules)
     base = all_modules / "lib/modules" / version
+    base.parent.mkdir(parents=True)
+    source.rename(base)
+    _decompress(base)
     run_tool("depmod", "--basedir", all_modules, version, seconds=120)
     for name in _with_dependencies((base / "modules.dep").read_text()):
         target = chosen / "lib/modules" / version / name

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -152,6 +154,9 @@ class Machine:
         self.agent = JsonChannel(folder / "agent")
         self.line = socket.socket(socket.AF_UNIX)
         self.line.connect(str(folder / "serial"))
+        # A console that nobody reads stops its guest after some 300 characters.
+        self.reader = threading.Thread(target=self._drain, daemon=True)
+        self.reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -162,11 +167,17 @@ class Machine:
     def close(self) -> None:
         self.qmp.close()
         self.agent.close()
-        self.line.close()
         self.process.kill()
         self.process.wait(20)
+        self.reader.join(20)
+        self.line.close()
         if self.process.stderr:
             self.process.stderr.close()
+
+    def _drain(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while self.line.recv(4096):
+                pass
 
     def _fail_if_ended(self) -> None:
         if self.process.poll() is not None and self.process.stderr:

@@ -154,7 +154,8 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     import shlex
 
     text = command.replace("KC", shlex.join(PROGRAM))
-    variables = {**os.environ, **environment}
+    # Unbuffered, Python loses what a pipe does not take at once, and tells nobody.
+    variables = {**os.environ, "PYTHONUNBUFFERED": "", **environment}
     return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, env=variables, check=False)
 
 

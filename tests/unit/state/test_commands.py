@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kc_tui.commands import REGISTRY, Command, Context, Danger, Registry, Scope, Subject
+from kc_tui.commands import REGISTRY, Command, Context, Danger, Registry, Scope, Subject, build_keymap
 from kc_tui.dialogs.confirm import ask_about
 from kc_tui.dialogs.palette import list_commands
-from kc_tui.commands import build_keymap
 from kc_tui.screens.help import list_keys
 
 LIST = frozenset({Scope.LIST, Scope.VM})
@@ -32,7 +31,7 @@ def test_every_command_is_fit_to_be_shown(command):
 
 
 def test_ids_are_unique_and_regular():
-    with pytest.raises(ValueError, match="vm.x"):
+    with pytest.raises(ValueError, match=r"vm\.x"):
         Registry((Command("vm.x", "x", (), Scope.VM, ""), Command("vm.x", "x", (), Scope.VM, "")))
     with pytest.raises(ValueError, match="X"):
         Registry((Command("X", "x", (), Scope.VM, ""),))

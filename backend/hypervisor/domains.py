@@ -1,0 +1,281 @@
+"""One domain at a time: defined, started, stopped, undefined, each so that it may be repeated."""
+
+from __future__ import annotations
+
+import time
+
+import libvirt
+
+from backend.errors import ConflictError, NotFoundError
+from backend.hypervisor.domain_xml import Placement, build_domain, read_owner
+from backend.hypervisor.errors import is_code
+from backend.hypervisor.link import Link
+from backend.hypervisor.plan import DomainOwner, DomainPlan, ObservedDomain
+from backend.hypervisor.states import describe
+from backend.hypervisor.xml import NAMESPACE
+from backend.text import sanitise
+
+# The first call after an update of QEMU waits until libvirt has probed it; with a /dev/kvm that QEMU's user cannot open
+# libvirt probes again and again.
+DEFINE_SECONDS = 120.0
+START_SECONDS = 120.0
+# libvirt gives a QEMU that hangs ten seconds before it kills it.
+DESTROY_SECONDS = 45.0
+POLL_SECONDS = 0.1
+# A guest that was still booting may have missed the first press.
+PRESS_SECONDS = 5.0
+_ACTIVE = frozenset(
+    {
+        libvirt.VIR_DOMAIN_RUNNING,
+        libvirt.VIR_DOMAIN_BLOCKED,
+        libvirt.VIR_DOMAIN_PAUSED,
+        libvirt.VIR_DOMAIN_SHUTDOWN,
+        libvirt.VIR_DOMAIN_PMSUSPENDED,
+        libvirt.VIR_DOMAIN_CRASHED,
+    }
+)
+_UNDEFINE_TPM: int = getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+def find(connection: libvirt.virConnect, uid: str) -> libvirt.virDomain | None:
+    """Return the handle of a domain, or None; it is good for one call only."""
+    try:
+        return connection.lookupByUUIDString(uid)
+    except libvirt.libvirtError as error:
+        if is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+            return None
+        raise
+
+
+class Domains:
+    """The domains of one host."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._names: dict[str, str] = {}
+
+    def name(self, uid: str) -> str:
+        """Return how errors call a domain."""
+        return f"VM {self._names[uid]}" if uid in self._names else f"domain {uid}"
+
+    def require(self, connection: libvirt.virConnect, uid: str) -> libvirt.virDomain:
+        """Return the handle of a domain; raise NotFoundError."""
+        domain = find(connection, uid)
+        if domain is None:
+            raise NotFoundError(self.name(uid), "the host has no such domain", "`kc vm list` shows what there is")
+        self._names[uid] = sanitise(domain.name(), 100)
+        return domain
+
+    def observe(self, uid: str) -> ObservedDomain | None:
+        """Return one domain, or None."""
+
+        def fetch(connection: libvirt.virConnect) -> ObservedDomain | None:
+            domain = find(connection, uid)
+            return None if domain is None else _look(domain)
+
+        return self._link.observe(self.name(uid), fetch)
+
+    def find_by_name(self, name: str) -> ObservedDomain | None:
+        """Return the domain of that name, or None."""
+
+        def fetch(connection: libvirt.virConnect) -> ObservedDomain | None:
+            domain = _find_by_name(connection, name)
+            return None if domain is None else _look(domain)
+
+        return self._link.observe(f"VM {name}", fetch)
+
+    def owner_of(self, uid: str) -> DomainOwner:
+        """Return who made a domain; raise NotFoundError."""
+        return self._link.observe(self.name(uid), lambda connection: _read_owner(self.require(connection, uid)))
+
+    def ensure_defined(self, plan: DomainPlan, placement: Placement, cpu_model: str = "") -> None:
+        """Define the domain, or define it anew; raise ConflictError where the name or the uuid is another's."""
+        xml = build_domain(plan, placement, cpu_model)
+        what = f"VM {plan.name}"
+
+        def define(connection: libvirt.virConnect) -> None:
+            existing = find(connection, plan.uid)
+            if existing is not None:
+                _check_owner(what, _read_owner(existing), plan.owner)
+            _check_name(connection, what, plan)
+            if existing is not None and existing.name() != plan.name:
+                existing.rename(plan.name)
+            try:
+                connection.defineXML(xml)
+            except libvirt.libvirtError:
+                # Another process may have taken the name since.
+                _check_name(connection, what, plan)
+                raise
+
+        self._link.control(what, define, DEFINE_SECONDS)
+        self._names[plan.uid] = plan.name
+
+    def ensure_running(self, uid: str) -> None:
+        """Start the domain, or wake it, unless it runs."""
+
+        def start(connection: libvirt.virConnect) -> None:
+            domain = self.require(connection, uid)
+            _await_off_if_going(domain)
+            try:
+                _start(domain)
+            except libvirt.libvirtError:
+                # Another process may have been faster.
+                if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+                    raise
+
+        self._link.control(self.name(uid), start, START_SECONDS)
+
+    def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
+        """Stop the domain by ACPI within the grace time, then, where `force`, at once; True when it is off."""
+        if grace_seconds > 0 and self._power_off(uid, grace_seconds):
+            return True
+        if force:
+            self._link.control(self.name(uid), lambda connection: self._destroy(connection, uid), DESTROY_SECONDS)
+        return not self._is_active(uid)
+
+    def reboot(self, uid: str, *, force: bool) -> None:
+        """Reboot a running domain by agent or ACPI, or by a reset; raise ConflictError for one that is off."""
+
+        def restart(connection: libvirt.virConnect) -> None:
+            domain = self.require(connection, uid)
+            if domain.state()[0] not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
+                raise ConflictError(self.name(uid), "it does not run", "start it instead")
+            if force:
+                domain.reset()
+            else:
+                domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT | libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
+
+        self._link.control(self.name(uid), restart, repeat=False)
+
+    def ensure_undefined(self, uid: str, owner: str) -> None:
+        """Remove the domain with all that libvirt keeps for it; raise ConflictError for another's or a running one."""
+
+        def undefine(connection: libvirt.virConnect) -> None:
+            domain = find(connection, uid)
+            if domain is None:
+                return
+            what = f"VM {sanitise(domain.name(), 100)}"
+            _check_owner(what, _read_owner(domain), owner)
+            if domain.isActive():
+                raise ConflictError(what, "it still runs", "stop it first")
+            _undefine(domain)
+
+        self._link.control(self.name(uid), undefine)
+        self._names.pop(uid, None)
+
+    def _power_off(self, uid: str, grace_seconds: float) -> bool:
+        """Press the power button until the guest is off; False when the grace time ends first."""
+        ends = time.monotonic() + grace_seconds
+        press_at = 0.0
+        while self._is_active(uid):
+            now = time.monotonic()
+            if now >= ends:
+                return False
+            if now >= press_at:
+                press_at = now + PRESS_SECONDS
+                self._link.control(self.name(uid), lambda connection: self._press(connection, uid))
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def _is_active(self, uid: str) -> bool:
+        def look(connection: libvirt.virConnect) -> bool:
+            domain = find(connection, uid)
+            return domain is not None and domain.state()[0] in _ACTIVE
+
+        return self._link.observe(self.name(uid), look)
+
+    def _press(self, connection: libvirt.virConnect, uid: str) -> None:
+        domain = self.require(connection, uid)
+        try:
+            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()  # a guest that stands still cannot shut down
+            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        except libvirt.libvirtError:
+            # It may have gone off by itself since it was looked at.
+            if domain.isActive():
+                raise
+
+    def _destroy(self, connection: libvirt.virConnect, uid: str) -> None:
+        domain = find(connection, uid)
+        if domain is None or not domain.isActive():
+            return
+        try:
+            domain.destroy()
+        except libvirt.libvirtError:
+            if domain.isActive():
+                raise
+
+
+def _look(domain: libvirt.virDomain) -> ObservedDomain:
+    state, reason = domain.state()[:2]
+    return describe(domain.UUIDString(), domain.name(), state, reason)
+
+
+def _find_by_name(connection: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError as error:
+        if is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+            return None
+        raise
+
+
+def _read_owner(domain: libvirt.virDomain) -> DomainOwner:
+    try:
+        return read_owner(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
+    except libvirt.libvirtError as error:
+        if is_code(error, libvirt.VIR_ERR_NO_DOMAIN_METADATA):
+            return DomainOwner()
+        raise
+
+
+def _describe_owner(owner: DomainOwner) -> str:
+    return f"belongs to {owner.label or owner.owner}" if owner.owner else "was made by no KC"
+
+
+def _check_owner(what: str, found: DomainOwner, wanted: str) -> None:
+    if found.owner != wanted:
+        raise ConflictError(what, f"its domain {_describe_owner(found)}", "it is not touched; manage it there")
+
+
+def _check_name(connection: libvirt.virConnect, what: str, plan: DomainPlan) -> None:
+    namesake = _find_by_name(connection, plan.name)
+    if namesake is not None and namesake.UUIDString() != plan.uid:
+        owner = _describe_owner(_read_owner(namesake))
+        raise ConflictError(what, f"the name is taken by a domain of this host that {owner}", "choose another name")
+
+
+def _await_off_if_going(domain: libvirt.virDomain) -> None:
+    """Let a domain that is shutting down right now get it done."""
+    ends = time.monotonic() + START_SECONDS / 4
+    while domain.state()[0] == libvirt.VIR_DOMAIN_SHUTDOWN and time.monotonic() < ends:
+        time.sleep(POLL_SECONDS)
+
+
+def _start(domain: libvirt.virDomain) -> None:
+    state = domain.state()[0]
+    if state == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+    elif state == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        domain.pMWakeup()
+    elif state == libvirt.VIR_DOMAIN_CRASHED:
+        domain.destroy()
+        domain.create()
+    elif state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
+        domain.create()
+
+
+def _undefine(domain: libvirt.virDomain) -> None:
+    try:
+        domain.undefineFlags(_UNDEFINE | _UNDEFINE_TPM)
+    except libvirt.libvirtError as error:
+        # A daemon older than this flag.
+        if not is_code(error, libvirt.VIR_ERR_INVALID_ARG):
+            raise
+        domain.undefineFlags(_UNDEFINE)

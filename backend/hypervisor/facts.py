@@ -1,0 +1,140 @@
+"""What a host is and can do."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import libvirt
+
+from backend.errors import KCError
+from backend.hypervisor.link import Link
+from backend.hypervisor.xml import attribute, child_text, parse
+from backend.paths import write_atomically
+from backend.text import sanitise
+
+# A daemon that has not yet probed its QEMUs does so now.
+CAPABILITIES_SECONDS = 60.0
+KVM_DEVICE = Path("/dev/kvm")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+class Capabilities(NamedTuple):
+    """What the daemon says of its host; architectures by libvirt's names."""
+
+    hostname: str
+    libvirt_version: int
+    qemu_version: int
+    memory_mib: int
+    cpus: int
+    arch: str
+    guest_archs: tuple[str, ...]
+    kvm_archs: tuple[str, ...]
+    has_virtualisation: bool
+
+
+class HostCache:
+    """Small JSON files about hosts in KC's cache folder, each good for one state of a host only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "hypervisor"
+
+    def load(self, name: str, key: list[object]) -> Any:
+        """Return what was stored under the name for this very state of the host, or None."""
+        try:
+            stored = json.loads(self._path(name).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return stored.get("value") if isinstance(stored, dict) and stored.get("key") == key else None
+
+    def store(self, name: str, key: list[object], value: object) -> None:
+        """Keep a value for this state of the host; a cache that cannot be written is done without."""
+        try:
+            write_atomically(self._path(name), json.dumps({"key": key, "value": value}).encode())
+        except (OSError, KCError):
+            return
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{sha256(name.encode()).hexdigest()[:16]}.json"
+
+
+def read_capabilities(link: Link, cache: HostCache) -> Capabilities:
+    """Return what the host can do; asks the daemon at length only where host or versions have changed."""
+
+    def greet(connection: libvirt.virConnect) -> tuple[str, int, int, list[Any]]:
+        return (
+            sanitise(connection.getHostname(), 255),
+            connection.getLibVersion(),
+            connection.getVersion(),
+            connection.getInfo(),
+        )
+
+    what = f"libvirt {link.uri}"
+    hostname, libvirt_version, qemu_version, size = link.observe(what, greet, CAPABILITIES_SECONDS)
+    key: list[object] = [hostname, libvirt_version, qemu_version, *machine_state(link)]
+    name = f"capabilities {link.uri}"
+    stored = cache.load(name, key)
+    if not isinstance(stored, dict):
+        xml = link.observe(what, lambda connection: connection.getCapabilities(), CAPABILITIES_SECONDS)
+        stored = _read_capabilities(xml)
+        cache.store(name, key, stored)
+    return Capabilities(
+        hostname=hostname,
+        libvirt_version=libvirt_version,
+        qemu_version=qemu_version,
+        memory_mib=int(size[1]),
+        cpus=int(size[2]),
+        arch=str(stored.get("arch", "")),
+        guest_archs=tuple(stored.get("guestArchs", ())),
+        kvm_archs=tuple(stored.get("kvmArchs", ())),
+        has_virtualisation=bool(stored.get("hasVirtualisation")),
+    )
+
+
+def machine_state(link: Link) -> list[object]:
+    """Return what may change on this machine without any version changing: its boot, and its KVM device."""
+    if not link.is_local:
+        return []
+    try:
+        boot = BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        boot = ""
+    try:
+        device: list[int] = [KVM_DEVICE.stat().st_mode, KVM_DEVICE.stat().st_gid]
+    except OSError:
+        device = []
+    return [os.uname().release, boot, device]
+
+
+def has_virtualisation_flag() -> bool:
+    """Return whether this machine's CPU has the instructions that KVM needs on x86."""
+    try:
+        words = CPU_INFO.read_text("ascii", errors="replace").split()
+    except OSError:
+        return False
+    return "vmx" in words or "svm" in words
+
+
+def format_version(number: int) -> str:
+    """Return a version as libvirt counts it (1000000 · major + 1000 · minor + release) as text."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _read_capabilities(xml: str) -> dict[str, Any]:
+    root = parse(xml)
+    guests: dict[str, list[str]] = {}
+    for guest in root.findall("guest"):
+        if child_text(guest, "os_type") == "hvm":
+            kinds = [domain.get("type", "") for domain in guest.findall("arch/domain")]
+            guests.setdefault(sanitise(attribute(guest, "arch", "name")), []).extend(kinds)
+    features = {feature.get("name") for feature in root.findall("host/cpu/feature")}
+    return {
+        "arch": sanitise(child_text(root, "host/cpu/arch")),
+        "guestArchs": sorted(guests),
+        "kvmArchs": sorted(arch for arch, kinds in guests.items() if "kvm" in kinds),
+        "hasVirtualisation": bool(features & {"vmx", "svm"}),
+    }

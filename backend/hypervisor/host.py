@@ -1,0 +1,305 @@
+"""The real hypervisor: libvirt's parts put together behind the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+
+from backend.errors import FailedError
+from backend.hypervisor.plan import (
+    Address,
+    DomainOwner,
+    DomainPlan,
+    HostFacts,
+    NetworkPlan,
+    ObservedDomain,
+    ObservedNetwork,
+    Sample,
+    Volume,
+)
+from backend.hypervisor.protocol import Hint, Hypervisor
+from backend.service import ConsoleStream
+
+if TYPE_CHECKING:
+    from backend.hypervisor.accelerator import Accelerators
+    from backend.hypervisor.domains import Domains
+    from backend.hypervisor.facts import HostCache
+    from backend.hypervisor.link import Link
+    from backend.hypervisor.networks import Networks
+    from backend.hypervisor.subscription import Subscriptions
+    from backend.hypervisor.volumes import Volumes
+
+T = TypeVar("T")
+
+# ruff: noqa: PLC0415 - a list of VMs needs few of the parts, and each is imported by who needs it first
+
+
+def open_hypervisor(uri: str, pool: str, cache: Path) -> Hypervisor:
+    """Return the hypervisor at a libvirt URI; empty: `qemu:///system` where it can be opened, else `qemu:///session`.
+
+    Nothing is asked of libvirt before the first call. Raises FailedError where libvirt's Python bindings are missing.
+    """
+    if find_spec("libvirt") is None:
+        raise FailedError(
+            "libvirt", "its Python bindings are not installed", "`pip install 'kc-tui[libvirt]'`, or use a remote KC"
+        )
+    return LibvirtHost(uri, pool, cache)
+
+
+class _Part(Generic[T]):
+    """A part of a host that the first who needs it makes, once, whatever thread that is."""
+
+    def __init__(self, make: Callable[[LibvirtHost], T]) -> None:
+        self._make = make
+        self._name = make.__name__
+
+    def __get__(self, host: LibvirtHost, owner: type[LibvirtHost]) -> T:
+        with host.lock:
+            if self._name not in host.parts:
+                host.parts[self._name] = self._make(host)
+            made: T = host.parts[self._name]
+            return made
+
+
+class LibvirtHost:
+    """One libvirt host; each method is as the protocol says."""
+
+    def __init__(self, uri: str, pool: str, cache: Path) -> None:
+        self._asked = uri
+        self._pool = pool
+        self._cache_folder = cache
+        self.lock = RLock()
+        self.parts: dict[str, Any] = {}
+
+    @_Part
+    def _link(self) -> Link:
+        from backend.hypervisor.link import Link
+
+        return Link(self._asked)
+
+    @_Part
+    def _domains(self) -> Domains:
+        from backend.hypervisor.domains import Domains
+
+        return Domains(self._link)
+
+    @_Part
+    def _volumes(self) -> Volumes:
+        from backend.hypervisor.volumes import Volumes
+
+        return Volumes(self._link, self._pool)
+
+    @_Part
+    def _networks(self) -> Networks:
+        from backend.hypervisor.networks import Networks
+
+        return Networks(self._link)
+
+    @_Part
+    def _subscriptions(self) -> Subscriptions:
+        from backend.hypervisor.subscription import Subscriptions
+
+        return Subscriptions(self._link)
+
+    @_Part
+    def _cache(self) -> HostCache:
+        from backend.hypervisor.facts import HostCache
+
+        return HostCache(self._cache_folder)
+
+    @_Part
+    def _accelerators(self) -> Accelerators:
+        from backend.hypervisor.accelerator import Accelerators
+
+        return Accelerators(self._link, self._cache)
+
+    # --- host
+    @property
+    def uri(self) -> str:
+        """The libvirt URI in use; before the first call, the one that will be tried first."""
+        return self._link.uri
+
+    def facts(self) -> HostFacts:
+        """Return versions, size and abilities."""
+        from backend.hypervisor.facts import format_version, read_capabilities
+
+        found = read_capabilities(self._link, self._cache)
+        verdict = self._accelerators.look(found.arch)
+        return HostFacts(
+            uri=self.uri,
+            hostname=found.hostname,
+            libvirt_version=format_version(found.libvirt_version),
+            qemu_version=format_version(found.qemu_version),
+            memory_mib=found.memory_mib,
+            cpus=found.cpus,
+            arch=found.arch,
+            guest_archs=found.guest_archs,
+            kvm_listed=found.arch in found.kvm_archs,
+            kvm_usable=None if verdict is None else verdict.accelerator == "kvm",
+            kvm_reason="" if verdict is None else verdict.reason,
+        )
+
+    def accelerator(self, arch: str, probe_volume: str = "") -> str:
+        """Return `kvm` where it is proven to work, else `qemu`."""
+        find_source = (lambda: self._volumes.find_source(probe_volume)) if probe_volume else None
+        return self._accelerators.choose(arch, find_source).accelerator
+
+    def subscribe(self, hint: Hint) -> Callable[[], None]:
+        """Call `hint` for each event until the returned function is called."""
+        return self._subscriptions.add(hint)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if "_subscriptions" in self.parts:
+            self._subscriptions.close()
+        if "_link" in self.parts:
+            self._link.close()
+
+    # --- domains
+    def inventory(self) -> list[ObservedDomain]:
+        """Return every domain of the host."""
+        from backend.hypervisor.states import list_domains
+
+        return list_domains(self._link)
+
+    def samples(self) -> list[Sample]:
+        """Return the counters of all domains."""
+        from backend.hypervisor.states import take_samples
+
+        return take_samples(self._link)
+
+    def observe(self, uid: str) -> ObservedDomain | None:
+        """Return one domain, or None."""
+        return self._domains.observe(uid)
+
+    def find_domain(self, name: str) -> ObservedDomain | None:
+        """Return the domain of that name, or None."""
+        return self._domains.find_by_name(name)
+
+    def owner_of(self, uid: str) -> DomainOwner:
+        """Return who made a domain."""
+        return self._domains.owner_of(uid)
+
+    def ensure_defined(self, plan: DomainPlan) -> None:
+        """Define the domain."""
+        model = self._accelerators.choose(plan.arch, None).cpu_model if plan.accelerator == "kvm" else ""
+        self._domains.ensure_defined(plan, self._volumes.place(plan), model)
+
+    def ensure_running(self, uid: str) -> None:
+        """Start the domain unless it runs."""
+        self._domains.ensure_running(uid)
+
+    def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
+        """Stop the domain; True when it is off."""
+        return self._domains.ensure_stopped(uid, grace_seconds=grace_seconds, force=force)
+
+    def reboot(self, uid: str, *, force: bool) -> None:
+        """Reboot a running domain."""
+        self._domains.reboot(uid, force=force)
+
+    def ensure_undefined(self, uid: str, owner: str) -> None:
+        """Remove the domain."""
+        self._domains.ensure_undefined(uid, owner)
+
+    def console(self, uid: str) -> ConsoleStream:
+        """Open the serial console."""
+        from backend.hypervisor.console import open_console
+
+        return open_console(self._link, self._domains, uid)
+
+    def agent_answers(self, uid: str) -> bool:
+        """Return whether the guest agent answers."""
+        from backend.hypervisor.guest import answers
+
+        return answers(self._link, self._domains, uid)
+
+    def addresses(self, uid: str) -> list[Address]:
+        """Return a guest's addresses."""
+        from backend.hypervisor.guest import find_addresses
+
+        return find_addresses(self._link, self._domains, uid)
+
+    # --- networks
+    def leases(self, networks: list[str]) -> list[Address]:
+        """Return the DHCP leases of libvirt networks."""
+        from backend.hypervisor.leases import list_leases
+
+        return list_leases(self._link, networks)
+
+    def release_lease(self, network: str, mac: str) -> None:
+        """Have the DHCP server forget the leases of `mac`."""
+        from backend.hypervisor.leases import release_lease
+
+        release_lease(self._link, network, mac)
+
+    def list_networks(self) -> list[ObservedNetwork]:
+        """Return every libvirt network."""
+        return self._networks.list_all()
+
+    def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
+        """Define and start the network."""
+        return self._networks.ensure(plan)
+
+    def ensure_network_started(self, name: str) -> ObservedNetwork:
+        """Start an existing network."""
+        return self._networks.ensure_started(name)
+
+    def ensure_network_gone(self, name: str, uid: str) -> None:
+        """Remove the network."""
+        self._networks.ensure_gone(name, uid)
+
+    # --- volumes
+    def ensure_pool(self) -> None:
+        """Make and start the pool."""
+        from backend.hypervisor.pools import ensure_pool
+
+        ensure_pool(self._link, self._pool)
+
+    def free_bytes(self) -> int:
+        """Return what is free in the pool."""
+        return self._volumes.free_bytes()
+
+    def find_volume(self, name: str) -> Volume | None:
+        """Return one volume, or None."""
+        return self._volumes.find(name)
+
+    def list_volumes(self, prefix: str = "") -> list[Volume]:
+        """Return the pool's volumes."""
+        return self._volumes.list_all(prefix)
+
+    def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
+        """Make a qcow2 volume over another."""
+        return self._volumes.ensure_overlay(name, base=base, base_format=base_format, capacity_bytes=capacity_bytes)
+
+    def upload(
+        self,
+        name: str,
+        source: BinaryIO,
+        size_bytes: int,
+        *,
+        volume_format: str = "raw",
+        report: Callable[[int], None] | None = None,
+    ) -> Volume:
+        """Write a volume whole."""
+        from backend.hypervisor.upload import upload_volume
+
+        return upload_volume(self._link, self._pool, name, source, size_bytes, volume_format, report)
+
+    def read_volume(self, name: str, offset: int = 0, length: int = 0) -> bytes:
+        """Return bytes of a volume."""
+        return self._volumes.read(name, offset, length)
+
+    def read_log(self, name: str, limit_bytes: int) -> bytes:
+        """Return the last bytes of a console's log."""
+        return self._volumes.read_log(name, limit_bytes)
+
+    def ensure_volume_gone(self, name: str) -> None:
+        """Delete a volume."""
+        self._volumes.ensure_gone(name)
+
+    def volume_users(self, name: str) -> list[str]:
+        """Return who uses a volume."""
+        return self._volumes.users(name)

@@ -1,0 +1,91 @@
+"""Opening the terminal application: a clean environment, the looks, the service, and what is said of a crash."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend.service import Service
+    from backend.settings import Settings
+
+LOG_NAME = "kc.log"
+_LARGEST_LOG = 1 << 20
+
+
+def scrub_environment(environment: MutableMapping[str, str]) -> None:
+    """Take out what would make Textual load classes, write files or open ports that the environment names."""
+    for name in [name for name in environment if name == "TEXTUAL" or name.startswith("TEXTUAL_")]:
+        del environment[name]
+
+
+def name_host(libvirt_uri: str, own_name: str) -> str:
+    """Return what the header calls a libvirt host: the name in its URI, or this machine's own."""
+    _, found, rest = libvirt_uri.partition("://")
+    authority = rest.partition("/")[0] if found else ""
+    return authority.rpartition("@")[2] or own_name.partition(".")[0]
+
+
+def run(settings: Settings) -> int:
+    """Open the application and return its exit code once the user has left."""
+    scrub_environment(os.environ)
+
+    def open_service() -> Service:
+        from backend.local import open_service as open_local  # noqa: PLC0415 - while the first picture is drawn
+
+        return open_local(settings)
+
+    return run_with(settings, open_service)
+
+
+def run_with(settings: Settings, factory: Callable[[], Service]) -> int:
+    """Open the application on the service that `factory` opens."""
+    import socket  # noqa: PLC0415 - nothing of this is needed by who imports this module
+    from dataclasses import replace  # noqa: PLC0415
+
+    from backend.text import sanitise  # noqa: PLC0415
+    from kc_tui.application import KCApp, Setting, report_crash  # noqa: PLC0415 - Textual
+    from kc_tui.command_app import Looks  # noqa: PLC0415
+    from kc_tui.commands import build_keymap  # noqa: PLC0415
+    from kc_tui.extra_commands import FULL_REGISTRY  # noqa: PLC0415
+    from kc_tui.session import load_remembered  # noqa: PLC0415
+    from kc_tui.state.glyphs import choose_glyphs  # noqa: PLC0415
+    from kc_tui.theming import load_themes  # noqa: PLC0415
+
+    data = settings.paths.data
+    _open_log(data)
+    remembered = load_remembered(data)
+    theme = remembered.theme or str(settings.ui.get("theme", ""))
+    looks = Looks.choose(
+        os.environ,
+        themes=load_themes(settings.paths.config / "themes"),
+        theme=theme,
+        keymap=build_keymap(settings.keys, FULL_REGISTRY),
+        glyphs=choose_glyphs(os.environ, str(settings.ui.get("glyphs", "auto"))),
+    )
+    host = settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, socket.gethostname())
+    app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home()), looks, replace(remembered))
+    app.run(mouse=bool(settings.ui.get("mouse", True)))
+    app.session.gateway.join()
+    crash = report_crash(app)
+    if crash is not None:
+        sys.stderr.write(f"kc: {crash}\n")
+    return app.return_code or 0
+
+
+def _open_log(folder: Path) -> None:
+    """Write warnings to a file: what is written to the terminal would tear the picture."""
+    path = folder / LOG_NAME
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > _LARGEST_LOG:
+            path.replace(path.with_suffix(".log.1"))
+        handler: logging.Handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

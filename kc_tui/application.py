@@ -1,0 +1,430 @@
+"""KC's terminal application: its sections, and what goes between the gateway and the screens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Final
+
+from textual import on, work
+from textual.screen import Screen
+
+from backend.errors import FailedError, KCError, RefusedError
+from backend.model.documents import Document, format_time
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM
+from backend.service import Service
+from kc_tui.command_app import STYLES, CommandApp, Looks
+from kc_tui.commands import Context
+from kc_tui.dialogs.choose import Choice
+from kc_tui.dialogs.confirm import ConfirmDialog, Question
+from kc_tui.gateway import Gateway
+from kc_tui.messages import (
+    DocumentsChanged,
+    ErrorOccurred,
+    FeedChanged,
+    Link,
+    OpenConsole,
+    OpenObject,
+    OpenWizard,
+    ShowObject,
+)
+from kc_tui.screens.parts import Head
+from kc_tui.screens.section import Changed, SectionScreen, SessionScreen
+from kc_tui.screens.vms import VMsScreen
+from kc_tui.session import Session
+from kc_tui.state.counting import count_vms
+from kc_tui.state.formatting import pluralise
+from kc_tui.state.inventory import WATCHED
+from kc_tui.state.operations import as_sentence, describe_verb, read_error
+from kc_tui.state.remembered import Remembered
+
+FIRST_PAGE: Final = 200
+"""VMs that are read before the others: what the first picture needs."""
+STALE_SECONDS: Final = 5.0
+"""How often a host that did not answer is asked again."""
+_SECTION_OF: Final = {
+    VM.name: "vms",
+    IMAGE.name: "images",
+    NETWORK.name: "networks",
+    MACHINE_TYPE.name: "types",
+    OPERATION.name: "activity",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where KC runs: `host` is what the header calls it, `data` where things are kept, `home` the user's folder."""
+
+    host: str
+    data: Path
+    home: Path
+
+
+class KCApp(CommandApp):
+    """The application; `factory` opens the service, in a thread of the gateway."""
+
+    TITLE = "KC"
+    CSS_PATH: ClassVar[list[str | PurePath]] = [
+        STYLES / "base.tcss",
+        STYLES / "dialogs.tcss",
+        STYLES / "screens.tcss",
+    ]
+    DEFAULT_MODE = "vms"
+
+    def __init__(
+        self,
+        factory: Callable[[], Service],
+        setting: Setting,
+        looks: Looks | None = None,
+        remembered: Remembered | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(looks)
+        self._factory = factory
+        self._clock = clock
+        self._setting = setting
+        self._remembered = remembered or Remembered()
+        self.session: Session
+        self.crash_report: Path | None = None
+        self._is_observing = False
+        for section in _SECTION_OF.values():
+            self.add_mode(section, lambda section=section: self._make_section(section))  # type: ignore[misc]
+
+    # --- begin and end
+
+    def on_load(self) -> None:
+        """Make what all screens share."""
+        gateway = Gateway(self._factory, self.post_message)
+        self.session = Session(
+            gateway,
+            self._remembered,
+            folder=self._setting.data,
+            host=self._setting.host,
+            glyphs=self.glyphs,
+            clock=self._clock,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end_by_signal, number)
+
+    def on_mount(self) -> None:
+        """Read what the store has; the host is asked after the first picture."""
+        self.load()
+        self.set_interval(STALE_SECONDS, self._ask_again)
+        for problem in self.problems:
+            self.session.note(RefusedError("settings", problem))
+        if self.problems:
+            said = f"{pluralise(len(self.problems), 'setting')} could not be used; section 6 has the details"
+            self.notify(said, severity="warning", markup=False)
+
+    def on_unmount(self) -> None:
+        """Keep what is remembered, and let go of the service."""
+        self.session.save()
+        self.session.gateway.close()
+
+    def _end_by_signal(self, number: signal.Signals) -> None:
+        _log.info("ended by %s", number.name)
+        self.session.save()
+        self.exit(return_code=128 + number)
+
+    def _fatal_error(self) -> None:
+        """Write a report instead of a screen full of traceback; `run` tells in one line where it is."""
+        report = traceback.format_exc()
+        _log.error("crashed\n%s", report)
+        self.crash_report = self._setting.data / f"crash-{format_time()[:19].replace(':', '')}.txt"
+        try:
+            self.crash_report.parent.mkdir(parents=True, exist_ok=True)
+            self.crash_report.write_text(report, "utf-8")
+        except OSError:
+            self.crash_report = None
+        self._close_messages_no_wait()
+
+    def _make_section(self, section: str) -> Screen[None]:
+        # Only the first section is needed for the first picture.
+        from kc_tui.screens.activity import ActivityScreen  # noqa: PLC0415
+        from kc_tui.screens.others import ImagesScreen, NetworksScreen, TypesScreen  # noqa: PLC0415
+
+        made: dict[str, type[SectionScreen[Any]]] = {
+            "vms": VMsScreen,
+            "images": ImagesScreen,
+            "networks": NetworksScreen,
+            "types": TypesScreen,
+            "activity": ActivityScreen,
+        }
+        return made[section](self.session)
+
+    # --- what is known
+
+    @work
+    async def load(self) -> None:
+        """Read the store, follow its feed, then ask the host."""
+        gateway, inventory = self.session.gateway, self.session.inventory
+        try:
+            first = await gateway.list_documents(VM.name, observe=False, limit=FIRST_PAGE)
+            inventory.replace(VM.name, first)
+            self.spread(None)
+            if first.next:
+                inventory.replace(VM.name, await gateway.list_documents(VM.name, observe=False))
+                self.spread(None)
+            gateway.watch(first.revision)
+            for kind in (OPERATION.name, IMAGE.name, NETWORK.name, MACHINE_TYPE.name):
+                inventory.replace(kind, await gateway.list_documents(kind, observe=False))
+            await gateway.resume()
+        except KCError as error:
+            self._set_link(Link.STALE, str(error))
+            self.post_message(ErrorOccurred(error))
+            # The feed tries again by itself, and tells when it is worth reading anew.
+            gateway.watch(None)
+            return
+        self.spread(None)
+        self.observe()
+
+    @work(exclusive=True, group="observe")
+    async def observe(self) -> None:
+        """Ask the host for the live states; a host that does not answer makes what is shown stale."""
+        self._is_observing = True
+        try:
+            page = await self.session.gateway.list_documents(VM.name, observe=True)
+        except KCError as error:
+            self._set_link(Link.STALE, str(error))
+            return
+        finally:
+            self._is_observing = False
+        session = self.session
+        session.inventory.replace(VM.name, page)
+        session.has_observed = True
+        self._set_link(Link.STALE if page.warnings else Link.LIVE, " ".join(page.warnings))
+        self.spread(None)
+
+    @work(exclusive=True, group="reload")
+    async def reload(self) -> None:
+        """Read everything again after the feed was broken."""
+        for kind in WATCHED[1:]:
+            try:
+                page = await self.session.gateway.list_documents(kind, observe=False)
+            except KCError as error:
+                self._set_link(Link.STALE, str(error))
+                return
+            self.session.inventory.replace(kind, page)
+        self.observe()
+
+    def _ask_again(self) -> None:
+        if self.session.link_state.link is Link.STALE and not self._is_observing:
+            self.observe()
+
+    def _set_link(self, link: Link, why: str = "") -> None:
+        if self.session.set_link(link, why):
+            self._show_masthead()
+
+    def on_documents_changed(self, event: DocumentsChanged) -> None:
+        """Show what changed; tell of operations that failed."""
+        session = self.session
+        before = {str(item.get("uid", "")) for item in session.inventory.active_operations}
+        changed = session.inventory.apply(event.events)
+        for told in event.events:
+            document = told.document
+            if document.get("kind") == OPERATION.name and document.get("uid") in before:
+                self._tell_of_failure(document)
+            if document.get("kind") == VM.name and told.type != "deleted":
+                self._weigh_staleness(document)
+        self.spread(changed)
+
+    def _weigh_staleness(self, document: Document) -> None:
+        """Ask the host again where a VM's news do not fit to what the header says of the link."""
+        is_stale = bool(document.get("status", {}).get("stale"))
+        if is_stale != (self.session.link_state.link is Link.STALE) and self.session.has_observed:
+            self._ask_host_soon()
+
+    def _ask_host_soon(self) -> None:
+        if not self._is_observing:
+            self.observe()
+
+    def on_feed_changed(self, event: FeedChanged) -> None:
+        """Say whether what is shown is live; after a break everything is read again."""
+        if event.link is Link.STALE:
+            self._set_link(Link.STALE, event.why)
+        elif self.session.link_state.link is Link.STALE or not self.session.inventory.loaded:
+            self.reload()
+
+    def spread(self, changed: Changed | None) -> None:
+        """Tell the screens of the present section what changed; others look when they come to the front."""
+        for screen in self.screen_stack:
+            tell = getattr(screen, "documents_changed", None)
+            if tell is not None:
+                tell(changed)
+        self._show_masthead()
+
+    def _show_masthead(self) -> None:
+        session = self.session
+        state = session.link_state
+        masthead = count_vms(
+            session.inventory.documents(VM.name) if VM.name in session.inventory.loaded else None,
+            {
+                str(item.get("spec", {}).get("target", {}).get("uid", ""))
+                for item in session.inventory.active_operations
+            },
+        )
+        shown = replace(
+            masthead, host=session.host, section=self.current_mode, link=state.link.value, since=state.since
+        )
+        for screen in self.screen_stack:
+            if isinstance(screen, SessionScreen):
+                screen.show_masthead(shown)
+
+    # --- what went wrong
+
+    def on_error_occurred(self, event: ErrorOccurred) -> None:
+        """Tell of an error, and keep it in the activity list."""
+        notice = self.session.note(event.error)
+        text = as_sentence(notice.why) + (f"\n{as_sentence(notice.hint)}" if notice.hint else "")
+        self.notify(text, title=notice.what, severity="error", timeout=8, markup=False)
+        self.spread({Session.ERRORS: {str(notice.number)}})
+
+    def _tell_of_failure(self, operation: Document) -> None:
+        if operation.get("status", {}).get("state") != "failed":
+            return
+        spec = operation.get("spec", {})
+        why, hint = read_error(operation)
+        title = f"{describe_verb(str(spec.get('type', '')))} {spec.get('target', {}).get('name', '')} failed"
+        text = as_sentence(why) + (f"\n{as_sentence(hint)}" if hint else "")
+        self.notify(text, title=title, severity="error", timeout=10, markup=False)
+
+    # --- going places
+
+    async def show_section(self, section: str) -> None:
+        """Show a section as it was left."""
+        if isinstance(self.screen, SessionScreen):
+            await self.switch_mode(section)
+            self._show_masthead()
+
+    async def do_section_vms(self, _context: Context) -> None:
+        """Show the VMs."""
+        await self.show_section("vms")
+
+    async def do_section_images(self, _context: Context) -> None:
+        """Show the images."""
+        await self.show_section("images")
+
+    async def do_section_networks(self, _context: Context) -> None:
+        """Show the networks."""
+        await self.show_section("networks")
+
+    async def do_section_types(self, _context: Context) -> None:
+        """Show the machine types."""
+        await self.show_section("types")
+
+    async def do_section_activity(self, _context: Context) -> None:
+        """Show what KC did and is doing."""
+        await self.show_section("activity")
+
+    @on(Head.SectionPressed)
+    async def _section_pressed(self, event: Head.SectionPressed) -> None:
+        await self.show_section(event.section)
+
+    def on_open_wizard(self, _event: OpenWizard) -> None:
+        """Open the wizard for a new VM."""
+        from kc_tui.wizards.choices import Choices  # noqa: PLC0415 - not for the first picture
+        from kc_tui.wizards.create_vm import CreateVMWizard  # noqa: PLC0415
+
+        if not isinstance(self.screen, CreateVMWizard):
+            self.push_screen(CreateVMWizard(Choices(self.session, self._setting.home)), self._wizard_ended)
+
+    async def _wizard_ended(self, document: Document | None) -> None:
+        self.save_soon()
+        if document is not None:
+            await self._point_at(VM.name, str(document.get("uid", "")))
+
+    async def _point_at(self, kind: str, uid: str) -> None:
+        """Show an object's list with the cursor on it."""
+        section = _SECTION_OF[kind]
+        if self.current_mode != section:
+            await self.switch_mode(section)
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        screen = self.screen
+        if isinstance(screen, SectionScreen):
+            screen.documents_changed(None)
+            screen.point_at(uid)
+        self._show_masthead()
+
+    def on_open_console(self, event: OpenConsole) -> None:
+        """Open the console of a VM."""
+        from kc_tui.screens.console import ConsoleScreen  # noqa: PLC0415 - not for the first picture
+
+        if not isinstance(self.screen, ConsoleScreen):
+            self.push_screen(ConsoleScreen(self.session, event.name))
+
+    def on_open_object(self, event: OpenObject) -> None:
+        """Open the screen of an object."""
+        from kc_tui.screens.vm import VMScreen  # noqa: PLC0415 - not for the first picture
+
+        if event.kind == VM.name and not isinstance(self.screen, VMScreen):
+            self.push_screen(VMScreen(self.session, event.uid))
+            self._show_masthead()
+
+    async def on_show_object(self, event: ShowObject) -> None:
+        """Put the cursor on an object in its list."""
+        await self._point_at(event.kind, event.uid)
+
+    # --- what the app of commands asks of this one
+
+    def palette_objects(self) -> Sequence[Choice]:
+        """Return everything that has a name."""
+        choices = []
+        for kind, title in (
+            (VM.name, "VM"),
+            (IMAGE.name, "image"),
+            (NETWORK.name, "network"),
+            (MACHINE_TYPE.name, "type"),
+        ):
+            for document in sorted(self.session.inventory.documents(kind), key=lambda item: str(item.get("name", ""))):
+                name = str(document.get("name", ""))
+                choices.append(Choice(f"{kind}/{document.get('uid', '')}", name, "", title, f"Show {title} {name}."))
+        return choices
+
+    def open_object(self, object_id: str) -> None:
+        """Show what was chosen in the palette."""
+        kind, _, uid = object_id.partition("/")
+        self.post_message(OpenObject(kind, uid) if kind == VM.name else ShowObject(kind, uid))
+
+    def keep_theme(self, name: str) -> None:
+        """Remember the theme."""
+        self.session.remember(replace(self.session.remembered, theme=name))
+        self.save_soon()
+
+    @work(exclusive=True, group="save")
+    async def save_soon(self) -> None:
+        """Write what is remembered, off this thread."""
+        if self.session.needs_saving:
+            await self.session.gateway.run(self.session.save)
+
+    def do_app_quit(self, _context: Context) -> None:
+        """Leave; operations that are at work are told of first."""
+        self._quit()
+
+    @work(exclusive=True, group="quit")
+    async def _quit(self) -> None:
+        active = self.session.inventory.active_operations
+        if active:
+            names = tuple(str(item.get("spec", {}).get("target", {}).get("name", "")) for item in active)
+            consequence = "What is under way stops after its present step, and goes on when KC is next run."
+            question = Question("Leave KC?", consequence, "leave", names if len(names) > 1 else (), keep="stay")
+            if not await self.push_screen_wait(ConfirmDialog(question)):
+                return
+        self.exit()
+
+
+def report_crash(app: KCApp) -> FailedError | None:
+    """Return what is said of a crash; None where there was none."""
+    if app.return_code != 1 or app._exception is None:  # noqa: SLF001 - Textual tells it nowhere else
+        return None
+    where = f"the report is {app.crash_report}" if app.crash_report is not None else "no report could be written"
+    return FailedError("KC", f"internal error ({type(app._exception).__name__})", where)  # noqa: SLF001
