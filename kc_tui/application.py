@@ -35,7 +35,8 @@ from kc_tui.messages import (
     ShowObject,
 )
 from kc_tui.screens.parts import Head
-from kc_tui.screens.section import Changed, SectionScreen, SessionScreen
+from kc_tui.screens.section import SectionScreen
+from kc_tui.screens.session_screen import Changed, SessionScreen
 from kc_tui.screens.vms import VMsScreen
 from kc_tui.session import Session
 from kc_tui.state.counting import count_vms
@@ -367,7 +368,7 @@ class KCApp(CommandApp):
         from kc_tui.screens.vm import VMScreen  # noqa: PLC0415 - not for the first picture
 
         if event.kind == VM.name and not isinstance(self.screen, VMScreen):
-            self.push_screen(VMScreen(self.session, event.uid))
+            self.push_screen(VMScreen(self.session, event.uid, event.page))
             self._show_masthead()
 
     async def on_show_object(self, event: ShowObject) -> None:

@@ -35,14 +35,16 @@ class Looks:
     theme: str = DEFAULT_THEME
     keymap: Keymap = field(default_factory=build_keymap)
     glyphs: Glyphs = UNICODE
+    is_colorless: bool = False
 
     @classmethod
     def choose(
         cls, environment: Mapping[str, str], *, themes: Themes, theme: str, keymap: Keymap, glyphs: Glyphs
     ) -> Looks:
         """Return the looks for a terminal: without colours (NO_COLOR) the terminal's own theme, whatever was chosen."""
-        name = NO_COLOR_THEME if environment.get("NO_COLOR") else theme or DEFAULT_THEME
-        return cls(themes, themes.choose(name).name, keymap, glyphs)
+        is_colorless = "NO_COLOR" in environment
+        name = NO_COLOR_THEME if is_colorless else theme or DEFAULT_THEME
+        return cls(themes, themes.choose(name).name, keymap, glyphs, is_colorless)
 
 
 class CommandApp(CommandDispatch):
@@ -55,7 +57,8 @@ class CommandApp(CommandDispatch):
 
     def __init__(self, looks: Looks | None = None, **options: Any) -> None:
         self.looks = looks or Looks()
-        super().__init__(self.looks.keymap, **options)
+        # Textual takes colours out where NO_COLOR is set; without this it would put greys of its own in their place.
+        super().__init__(self.looks.keymap, **{"ansi_color": True if self.looks.is_colorless else None, **options})
         self.animation_level = "none"
         self._line_filters: list[LineFilter] = [SafeText()]
         if self.looks.glyphs.is_ascii:

@@ -59,12 +59,13 @@ class OpenConsole(Message):
 
 
 class OpenObject(Message):
-    """The user wants to see all about an object."""
+    """The user wants to see all about an object, on a page of its screen."""
 
-    def __init__(self, kind: str, uid: str) -> None:
+    def __init__(self, kind: str, uid: str, page: str = "") -> None:
         super().__init__()
         self.kind = kind
         self.uid = uid
+        self.page = page
 
 
 class ShowObject(Message):

@@ -48,7 +48,7 @@ class _Machine(NamedTuple):
 
 
 _MACHINES = {
-    "x86_64": _Machine("q35", "", "vga", "sata", has_bios=True),
+    "x86_64": _Machine("q35", "", "vga", "scsi", has_bios=True),
     # Four times faster under emulation than `maximum`.
     "aarch64": _Machine("virt", "cortex-a57", "virtio", "scsi", has_bios=False),
 }

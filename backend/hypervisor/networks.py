@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import libvirt
@@ -59,7 +60,8 @@ class Networks:
                 # It never ran, so nobody uses it.
                 network.undefine()
                 raise
-            network.setAutostart(1)
+            with contextlib.suppress(libvirt.libvirtError):
+                network.setAutostart(1)  # a comfort: whoever needs the network starts it
             return _look(network)
 
         return self._link.control(what, make, START_SECONDS)

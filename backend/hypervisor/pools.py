@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -148,7 +149,8 @@ def _define(connection: libvirt.virConnect, name: str, folder: str) -> libvirt.v
         if existing is None:
             raise
         return existing
-    pool.setAutostart(1)
+    with contextlib.suppress(libvirt.libvirtError):
+        pool.setAutostart(1)  # a comfort: whoever needs the pool starts it
     return pool
 
 

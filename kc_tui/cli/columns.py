@@ -211,6 +211,9 @@ _LAYOUTS: dict[Kind, _Layout] = {
 
 def print_documents(kind: Kind, documents: Sequence[Document]) -> None:
     """Print documents of one kind as a table; nothing where there are none."""
+    if kind is OPERATION:
+        # Their names say nothing; a person looks for the newest.
+        documents = sorted(documents, key=lambda document: str(document.get("createdAt", "")), reverse=True)
     if documents:
         layout = _LAYOUTS[kind]
         print_table(layout.columns, [layout.row(document) for document in documents])

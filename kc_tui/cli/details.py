@@ -11,7 +11,7 @@ from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM, Kin
 from backend.text import sanitise, sanitise_lines
 from kc_tui.cli.columns import describe_state, describe_work, hardware_of, sort_addresses
 from kc_tui.cli.output import format_json
-from kc_tui.state.formatting import format_bytes, format_mebibytes
+from kc_tui.state.formatting import format_bytes, format_mebibytes, pluralise
 
 Lines = Iterator[tuple[str, str]]
 
@@ -58,7 +58,7 @@ def _describe_vm(document: Document) -> Lines:
     hardware = hardware_of(document)
     if hardware:
         parts = [
-            f"{hardware['cpus']} CPUs" if "cpus" in hardware else "",
+            pluralise(hardware["cpus"], "CPU") if "cpus" in hardware else "",
             format_mebibytes(hardware["memoryMiB"]) + " memory" if "memoryMiB" in hardware else "",
             f"{hardware['diskGiB']} GiB disk" if "diskGiB" in hardware else "",
             str(hardware.get("arch", "")),

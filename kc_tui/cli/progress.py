@@ -15,7 +15,7 @@ _CLEAR = "\r\x1b[K"
 
 
 def describe_operation(operation: Document) -> str:
-    """Return what an operation is doing: `web: step 3 of 6: making the disk`."""
+    """Return what an operation is doing: `web: step 3 of 6: making the disk`; empty between two steps and at the end."""
     from kc_tui.state.operations import shorten  # noqa: PLC0415 - only those that wait see it
 
     short = shorten(operation)
@@ -23,7 +23,7 @@ def describe_operation(operation: Document) -> str:
     if operation.get("status", {}).get("parked"):
         return f"{target}: waiting for the host to answer"
     if not short["title"] or short["state"] not in ("running", "undoing"):
-        return f"{target}: {short['state']}"
+        return ""
     undoing = "undoing, " if short["state"] == "undoing" else ""
     return f"{target}: {undoing}step {short['step']} of {short['steps']}: {short['title']}"
 
@@ -56,6 +56,8 @@ class ProgressLine:
             percent = document.get("status", {}).get("percent", 0)
         else:
             text, percent = sanitise(describe_vm(document)), None
+        if not text:
+            return
         if self._rewrites:
             share = "" if percent is None else f"  {percent} %"
             width = terminal_width(self._stream.fileno()) - 1

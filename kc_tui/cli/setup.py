@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
+from backend.model.kinds import find_kind
+from backend.text import sanitise
 from kc_tui.cli.arguments import Parser
 from kc_tui.cli.commands import Command
 from kc_tui.cli.output import print_data
@@ -23,7 +25,8 @@ def _initialise(session: Session, _arguments: Namespace) -> int:
         sys.stdout.write("".join(f"{entry.rpartition(' ')[2]}\n" for entry in made))
     else:
         for entry in made:
-            print(f"made {entry}")
+            kind, _, name = entry.partition(" ")
+            print(f"made {find_kind(kind).title} {sanitise(name)}")
         if not made:
             session.note("all is there already")
     return 0

@@ -18,7 +18,9 @@ from kc_tui.cli.session import Session
 
 def plural(kind: Kind, count: int) -> str:
     """Return `1 VM`, `3 machine types`."""
-    return f"{count} {kind.title}{'' if count == 1 else 's'}"
+    from kc_tui.state.formatting import pluralise  # noqa: PLC0415 - lists count nothing
+
+    return pluralise(count, kind.title)
 
 
 def list_command(kind: Kind, hint: str) -> Command:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
+from textual import events
 from textual.app import App
 from textual.dom import DOMNode
 from textual.screen import Screen
@@ -38,6 +39,28 @@ class CommandDispatch(App[None], inherit_bindings=False):
         for key in keymap.app_keys:
             self.bind(key, f"press_command({key!r})", show=False)
         self.set_keymap(keymap.widget_keys)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Run what a key is bound to before the next key is read.
+
+        Textual sends a key through the focused widget's queue and runs its binding only when it comes back; keys that
+        were typed ahead (a slow line delivers several at once) would still reach the old widget, and `/sy` would stop a
+        VM in the place of filtering. Where a widget takes text, or listens to keys itself (`on_key`), they go their
+        usual way, in their order.
+        """
+        if isinstance(event, events.Key) and not event.is_forwarded and not self._is_listened_to():
+            active = self.screen.active_bindings.get(event.key)
+            if active is not None and await self.run_action(active.binding.action, active.node):
+                return
+        await super().on_event(event)
+
+    def _is_listened_to(self) -> bool:
+        focused = self.focused
+        if focused is None:
+            return hasattr(self.screen, "on_key")
+        return focused.check_consume_key("a", "a") or any(
+            hasattr(node, "on_key") for node in focused.ancestors_with_self
+        )
 
     def command_context(self) -> Context:
         """Return what commands are judged by at the moment."""

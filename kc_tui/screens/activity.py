@@ -12,8 +12,8 @@ from backend.model.documents import Document
 from backend.model.kinds import OPERATION
 from kc_tui.commands import Context, Scope
 from kc_tui.messages import ErrorOccurred
-from kc_tui.screens.section import Changed, SectionScreen
-from kc_tui.session import Session
+from kc_tui.screens.section import SectionScreen
+from kc_tui.screens.session_screen import Changed
 from kc_tui.state import operations
 from kc_tui.state.lines import Line
 from kc_tui.state.listing import Entry
@@ -31,10 +31,9 @@ class ActivityScreen(SectionScreen[Entry]):
     COLUMNS: ClassVar[tuple[Column, ...]] = operations.COLUMNS
     EMPTY: ClassVar[Empty] = Empty("Nothing has been done yet", "what you start is told here, step by step")
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        if self.SECTION not in session.remembered.orders:
-            self.order = Order("when")
+    def default_order(self) -> Order:
+        """Return the newest first."""
+        return Order("when")
 
     def concerns(self, _changed: Changed) -> bool:
         """Return whether errors were told: they stand among the operations."""

@@ -15,7 +15,7 @@ from kc_tui.commands import BarEntry, Scope
 from kc_tui.console_link import ConsoleLink
 from kc_tui.dialogs.confirm import ConfirmDialog, Question
 from kc_tui.screens.parts import TooSmall
-from kc_tui.screens.section import SessionScreen
+from kc_tui.screens.session_screen import SessionScreen
 from kc_tui.session import Session
 from kc_tui.state.formatting import pluralise
 from kc_tui.state.operations import as_sentence
@@ -79,9 +79,9 @@ class ConsoleScreen(SessionScreen):
         self.refresh_keys()
 
     def _set_title(self, state: str = "") -> None:
-        parts: list[tuple[str, str]] = [(self.vm_name, "bold"), ("  console", "")]
+        parts: list[tuple[str, str]] = [(f" {self.vm_name}", "bold"), (" · console ", "")]
         if state:
-            parts.append((f"  {state}", "$warn"))
+            parts.append((f" {state} ", "$warn"))
         self.terminal.title = Content.assemble(*parts)
 
     def _show(self, data: bytes) -> None:

@@ -8,10 +8,12 @@ from typing import ClassVar
 from backend.model.documents import Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM
 from kc_tui.commands import Scope
-from kc_tui.screens.section import Changed, SectionScreen
+from kc_tui.screens.section import SectionScreen
+from kc_tui.screens.session_screen import Changed
 from kc_tui.state import images, machine_types, networks
 from kc_tui.state.lines import Line
 from kc_tui.state.listing import Entry
+from kc_tui.state.remembered import Order
 from kc_tui.state.table import Column, Empty
 
 
@@ -93,6 +95,10 @@ class TypesScreen(ReferredScreen):
     WORD: ClassVar[str] = "type"
     COLUMNS: ClassVar[tuple[Column, ...]] = machine_types.COLUMNS
     EMPTY: ClassVar[Empty] = Empty("There is no machine type yet", "kc init makes tiny, small, medium and large")
+
+    def default_order(self) -> Order:
+        """Return the smallest first."""
+        return Order("memory")
 
     def build(self, document: Document) -> Entry:
         """Return what the list shows of a machine type."""

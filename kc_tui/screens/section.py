@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, Generic
+from collections.abc import Sequence
+from typing import ClassVar, Generic
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,8 +13,8 @@ from backend.errors import KCError
 from backend.model.documents import Document
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import Context, Subject
-from kc_tui.screens.base import CommandScreen
-from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, Head, Pane, TooSmall
+from kc_tui.screens.parts import Head, Pane, TooSmall
+from kc_tui.screens.session_screen import WIDE, Changed, SessionScreen
 from kc_tui.session import Session
 from kc_tui.state.filtering import compile_filter
 from kc_tui.state.lines import Line
@@ -25,29 +25,6 @@ from kc_tui.state.table import Column, Empty
 from kc_tui.widgets.filter_bar import FilterBar
 from kc_tui.widgets.key_bar import KeyBar
 from kc_tui.widgets.virtual_table import VirtualTable
-
-WIDE = 100
-WIDEST = 140
-_WIDTHS: Final = [(0, "-too-narrow"), (LEAST_WIDTH, "-narrow"), (WIDE, "-wide"), (WIDEST, "-widest")]
-_HEIGHTS: Final = [(0, "-too-low"), (LEAST_HEIGHT, "-high")]
-Changed = Mapping[str, set[str]]
-"""The uids of changed documents by kind."""
-
-
-class SessionScreen(CommandScreen):
-    """A full screen over what the session knows; the app tells it what changed."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
-        self.HORIZONTAL_BREAKPOINTS = _WIDTHS
-        self.VERTICAL_BREAKPOINTS = _HEIGHTS
-
-    def documents_changed(self, changed: Changed | None) -> None:
-        """Show what changed; None where everything may have."""
-
-    def show_masthead(self, masthead: Masthead) -> None:
-        """Show the lines at the top; a screen without them shows nothing."""
 
 
 class SectionScreen(SessionScreen, Generic[EntryType]):
@@ -67,7 +44,7 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         self.filter_bar = FilterBar(glyphs=glyphs)
         self.table = VirtualTable(self.columns, empty=Empty("", ""), glyphs=glyphs, id="list")
         self.pane = Pane(id="details")
-        self.order = session.remembered.order(self.SECTION)
+        self.order = session.remembered.orders.get(self.SECTION) or self.default_order()
         self._wanted = ""
 
     def compose(self) -> ComposeResult:
@@ -88,6 +65,10 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         self.table.focus()
 
     # --- what a section says of itself
+
+    def default_order(self) -> Order:
+        """Return how the list is sorted where the user has not said."""
+        return Order()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -167,6 +148,17 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
     def show_masthead(self, masthead: Masthead) -> None:
         """Show the lines at the top."""
         self.head.show(masthead)
+
+    @on(VirtualTable.Selected)
+    def _open(self, event: VirtualTable.Selected) -> None:
+        event.stop()
+        self.open_row(event.row.key)
+
+    def open_row(self, uid: str) -> None:
+        """Show all about an object: a page in the place of the list, which esc leaves."""
+        from kc_tui.screens.item import ItemScreen  # noqa: PLC0415 - not for the first picture
+
+        self.app.push_screen(ItemScreen(self, uid))
 
     def on_resize(self) -> None:
         """Fill the pane once there is room for it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -16,10 +16,10 @@ from textual.widget import Widget
 from backend.model.documents import Document, name_of
 from backend.model.kinds import NETWORK, OPERATION, VM
 from kc_tui.clipboard import CopyRequested
-from kc_tui.commands import Context, Scope, Subject
+from kc_tui.commands import BarEntry, Context, Scope, Subject
 from kc_tui.screens.drawing import draw_runs
 from kc_tui.screens.parts import Head, Pane, TooSmall
-from kc_tui.screens.section import Changed
+from kc_tui.screens.session_screen import WIDE, Changed
 from kc_tui.screens.vm_verbs import VMVerbs
 from kc_tui.session import Session
 from kc_tui.state import vm_details
@@ -88,10 +88,10 @@ class VMScreen(VMVerbs):
         Binding("pageup,ctrl+u", "scroll_page(-10)", show=False),
     ]
 
-    def __init__(self, session: Session, uid: str) -> None:
+    def __init__(self, session: Session, uid: str, page: str = "") -> None:
         super().__init__(session)
         self.uid = uid
-        self.page = PAGES[0]
+        self.page = page or PAGES[0]
         self.head = Head(session.glyphs)
         self.summary = Title(session.glyphs)
         self.left = Pane(id="left")
@@ -127,6 +127,19 @@ class VMScreen(VMVerbs):
         name = str(document.get("name", ""))
         return (Subject("vm", name, state, condition.busy, condition.group == "foreign"),)
 
+    def refresh_keys(self) -> None:
+        """Show the verbs, the way to the other pages, and the way back."""
+        keymap = getattr(self.app, "keymap", None)
+        if keymap is not None:
+            ways = (BarEntry("page", "tab", "page", 4), BarEntry("app.back", keymap.label("app.back"), "back", 4))
+            self.query_one(KeyBar).show((*keymap.bar(self.command_context()), *ways))
+
+    @on(KeyBar.Pressed)
+    def _press(self, event: KeyBar.Pressed) -> None:
+        if event.command_id == "page":
+            event.stop()
+            self.action_turn(1)
+
     def show_masthead(self, masthead: Masthead) -> None:
         """Show the lines at the top."""
         self.head.show(masthead)
@@ -144,7 +157,7 @@ class VMScreen(VMVerbs):
             return
         self.summary.show(self._summarise(document), self.page)
         left, right = self._build_page(document)
-        if self.size.width < 100:  # noqa: PLR2004 - the width from which two columns stand side by side
+        if self.size.width < WIDE:
             left, right = [*left, *([BLANK, *right] if right else [])], []
         self.right.display = bool(right)
         self.left.show(left)
@@ -177,7 +190,9 @@ class VMScreen(VMVerbs):
         networks = {str(item.get("name", "")): item for item in session.inventory.documents(NETWORK.name)}
         is_foreign = document.get("status", {}).get("foreign")
         # The name and the state stand at the top already.
-        return left[2:], () if is_foreign else vm_details.describe_wiring(document, networks, session.glyphs)
+        return left[2:] if left[2:3] != [BLANK] else left[3:], () if is_foreign else vm_details.describe_wiring(
+            document, networks, session.glyphs
+        )
 
     def _build_activity(self) -> tuple[Sequence[Line], Sequence[Line]]:
         session = self.session

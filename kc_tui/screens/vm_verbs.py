@@ -14,7 +14,7 @@ from backend.service import Accepted, Service
 from kc_tui.commands import Command, Context, Subject
 from kc_tui.dialogs.confirm import ConfirmDialog, ask_about
 from kc_tui.messages import ErrorOccurred, OpenConsole, OpenWizard
-from kc_tui.screens.section import SessionScreen
+from kc_tui.screens.session_screen import SessionScreen
 
 _CONSEQUENCES: Final = {
     "vm.stop": "The guest is asked to shut down; what it has not saved is up to it.",

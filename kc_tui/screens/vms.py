@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Final
 
-from textual import on
+from textual import work
 
 from backend.model.documents import Document
 from backend.model.kinds import VM
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import Context, Scope
+from kc_tui.dialogs.choose import Choice, ChooseDialog
 from kc_tui.messages import OpenObject
-from kc_tui.screens.section import WIDEST, Changed, SectionScreen
+from kc_tui.screens.section import SectionScreen
+from kc_tui.screens.session_screen import WIDEST, Changed
 from kc_tui.screens.vm_verbs import VMVerbs
 from kc_tui.state import vm_details
 from kc_tui.state.lines import Line
 from kc_tui.state.table import Column, Empty
 from kc_tui.state.vms import COLUMNS, VMEntry, build_entry, flatten, metadata_column, refresh_usage
-from kc_tui.widgets.virtual_table import VirtualTable
 
 SAMPLE_SECONDS: Final = 2.0
 _MOST_COLUMNS: Final = 2
@@ -79,10 +81,36 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
         operation = session.operation_on(document)
         return vm_details.describe(document, operation, session.usages.get(uid), session.clock(), session.glyphs)
 
-    @on(VirtualTable.Selected)
-    def _open(self, event: VirtualTable.Selected) -> None:
-        event.stop()
-        self.post_message(OpenObject(VM.name, event.row.key))
+    def open_row(self, uid: str) -> None:
+        """Show all about a VM."""
+        self.post_message(OpenObject(VM.name, uid))
+
+    def do_vm_metadata(self, _context: Context) -> None:
+        """Show the metadata of the VM under the cursor."""
+        if self.table.row is not None:
+            self.post_message(OpenObject(VM.name, self.table.row.key, "metadata"))
+
+    @work(exclusive=True, group="columns")
+    async def choose_columns(self) -> None:
+        """Choose the metadata columns, one after another, until the user leaves."""
+        session = self.session
+        while True:
+            shown = self._paths if session.remembered.columns is None else session.remembered.columns
+            paths = [*shown, *(path for path in self._all_paths() if path not in shown)]
+            mark = session.glyphs.mark
+            choices = [Choice(path, f"{mark if path in shown else ' '} {path}", search=path) for path in paths]
+            chosen = await self.app.push_screen_wait(
+                ChooseDialog("Metadata columns, from 140 columns on", choices, glyphs=session.glyphs)
+            )
+            if chosen is None:
+                return
+            columns = tuple(path for path in shown if path != chosen) if chosen in shown else (*shown, chosen)
+            session.remember(replace(session.remembered, columns=columns))
+            self.documents_changed(None)
+
+    def do_vm_columns(self, _context: Context) -> None:
+        """Choose the metadata columns."""
+        self.choose_columns()
 
     def do_list_copy(self, context: Context) -> None:
         """Copy the address of the selected VM, or the names of several, or of one without an address."""
@@ -116,9 +144,13 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
         return True
 
     def _commonest_paths(self) -> tuple[str, ...]:
+        return self._all_paths()[:_MOST_COLUMNS]
+
+    def _all_paths(self) -> tuple[str, ...]:
+        """Return the paths in the metadata of the VMs, the commonest first."""
         documents = self.session.inventory.documents(VM.name)[:_COUNTED]
         counts = Counter(path for document in documents for path, _ in flatten(document.get("metadata", {})))
-        return tuple(path for path, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_COLUMNS])
+        return tuple(path for path, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     # --- figures
 

@@ -120,10 +120,10 @@ def complain_about_address(text: str, family: str) -> str:
     try:
         interface = ip_interface(text)
     except ValueError:
-        return "an address with its prefix is wanted, such as " + ("10.0.0.5/24" if family == "ipv4" else "fd00::5/64")
+        return "such as 10.0.0.5/24" if family == "ipv4" else "such as fd00::5/64"
     if interface.version != (4 if family == "ipv4" else 6):
-        return f"that is no IPv{'4' if family == 'ipv4' else '6'} address"
-    return "" if "/" in text else "its prefix is wanted, too: " + f"{text}/{24 if family == 'ipv4' else 64}"
+        return f"no IPv{'4' if family == 'ipv4' else '6'} address"
+    return "" if "/" in text else f"add a prefix: /{24 if family == 'ipv4' else 64}"
 
 
 def chosen_values(draft: Draft, fields: Sequence[Field]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def list_networks(
 
 def _size_of(machine_type: Document) -> tuple[int, int, int]:
     hardware = hardware_of(machine_type)
-    return tuple(hardware.get(name, 0) for name in ("memoryMiB", "cpus", "diskGiB"))  # type: ignore[return-value]
+    return hardware.get("memoryMiB", 0), hardware.get("cpus", 0), hardware.get("diskGiB", 0)
 
 
 def list_types(machine_types: Sequence[Document], image: Document | None) -> list[Option]:

@@ -17,11 +17,11 @@ from kc_tui.state.table import Align, Cell, Column, Row, Run
 COLUMNS: Final = (
     Column("name", "NAME", 16, weight=2, widest=34, lasting=True),
     Column("arch", "ARCH", 8),
-    Column("size", "DISK", 9, align=Align.RIGHT),
-    Column("stored", "STORED", 9, align=Align.RIGHT, rank=2),
-    Column("format", "FORMAT", 6, rank=3),
+    Column("size", "DISK", 8, align=Align.RIGHT),
+    Column("stored", "STORED", 8, align=Align.RIGHT, rank=3),
+    Column("format", "FORMAT", 6, rank=4),
     Column("vms", "VMS", 4, align=Align.RIGHT, rank=1),
-    Column("title", "WHAT IT IS", 10, weight=3, rank=4),
+    Column("title", "WHAT IT IS", 20, weight=3, rank=2),
 )
 
 

@@ -17,13 +17,13 @@ from kc_tui.state.roles import Role
 from kc_tui.state.table import Align, Cell, Column, Row, Run
 
 COLUMNS: Final = (
-    Column("name", "NAME", 14, weight=2, widest=30, lasting=True),
-    Column("cpus", "CPUS", 7, align=Align.RIGHT),
-    Column("memory", "MEMORY", 9, align=Align.RIGHT),
-    Column("disk", "DISK", 9, align=Align.RIGHT),
+    Column("name", "NAME", 12, weight=2, widest=30, lasting=True),
+    Column("cpus", "CPUS", 5, align=Align.RIGHT),
+    Column("memory", "MEMORY", 8, align=Align.RIGHT),
+    Column("disk", "DISK", 8, align=Align.RIGHT),
     Column("arch", "ARCH", 8, rank=2),
     Column("vms", "VMS", 4, align=Align.RIGHT, rank=1),
-    Column("parameters", "MAY CHANGE", 10, weight=3, rank=3),
+    Column("parameters", "MAY CHANGE", 18, weight=3, rank=3),
 )
 
 

@@ -15,11 +15,11 @@ from kc_tui.state.roles import Role
 from kc_tui.state.table import Align, Cell, Column, Row, Run
 
 COLUMNS: Final = (
-    Column("name", "NAME", 14, weight=2, widest=30, lasting=True),
-    Column("uplink", "UPLINK", 12, weight=1, widest=24),
-    Column("ipv4", "IPV4", 20, weight=1, widest=28),
-    Column("ipv6", "IPV6", 16, weight=1, widest=40, rank=2),
-    Column("vms", "VMS", 4, align=Align.RIGHT, rank=1),
+    Column("name", "NAME", 12, weight=2, widest=30, lasting=True),
+    Column("uplink", "UPLINK", 10, weight=1, widest=24),
+    Column("ipv4", "IPV4", 21, weight=1, widest=28),
+    Column("ipv6", "IPV6", 19, weight=1, widest=40, rank=2),
+    Column("vms", "VMS", 3, align=Align.RIGHT, rank=1),
     Column("gateway", "GATEWAY", 8, weight=1, widest=24, rank=3),
 )
 

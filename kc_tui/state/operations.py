@@ -15,12 +15,12 @@ from kc_tui.state.roles import Role
 from kc_tui.state.table import Align, Cell, Column, Progress, Row, Run
 
 COLUMNS: Final = (
-    Column("when", "WHEN", 8, lasting=True),
-    Column("what", "WHAT", 12, lasting=True),
-    Column("name", "ON", 16, weight=2, widest=40, lasting=True),
-    Column("state", "STATE", 10),
-    Column("took", "TOOK", 8, align=Align.RIGHT, rank=2),
-    Column("why", "WHY", 12, weight=4, rank=1),
+    Column("when", "WHEN", 6, lasting=True),
+    Column("what", "WHAT", 9, lasting=True),
+    Column("name", "ON", 12, weight=1, widest=34, lasting=True),
+    Column("state", "STATE", 9),
+    Column("took", "TOOK", 8, align=Align.RIGHT, rank=1),
+    Column("why", "WHY", 18, weight=4, rank=2),
 )
 
 _BUSY: Final = {

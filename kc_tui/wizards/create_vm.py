@@ -161,6 +161,11 @@ class CreateVMWizard(ModalScreen[Document | None], inherit_bindings=False):
         event.stop()
         self.query_one(KeyBar).flash(event.reason)
 
+    @on(Page.KeysChanged)
+    def _keys_changed(self, event: Page.KeysChanged) -> None:
+        event.stop()
+        self.refresh_keys()
+
     async def _back(self) -> None:
         if self.is_creating or self.page.back():
             return

@@ -140,8 +140,6 @@ class AddressEditor(Vertical):
         elif event.key in ("up", "shift+tab"):
             self.screen.focus_previous(".address-editor *")
         else:
-            # A letter is text here, never the list's filter.
-            event.stop()
             return
         event.stop()
         event.prevent_default()
@@ -211,6 +209,7 @@ class NetworkPage(PickPage):
             self.toggle()
         elif key in ("a", "address"):
             self.editor.open(self._nic(self.current), self._find(self.current))
+            self.post_message(self.KeysChanged())
 
     def toggle(self) -> None:
         """Mark the network under the cursor as the next NIC, or take its mark away."""
@@ -240,3 +239,4 @@ class NetworkPage(PickPage):
             self.nics = tuple(nic if known.network == nic.network else known for known in self.nics)
             self._show_options()
         self.table.focus()
+        self.post_message(self.KeysChanged())

@@ -63,6 +63,9 @@ class Page(Vertical):
     class Finished(Message):
         """The page is done: the next one is wanted."""
 
+    class KeysChanged(Message):
+        """The page has other keys now."""
+
     class Refused(Message):
         """A key did nothing; `reason` says why."""
 

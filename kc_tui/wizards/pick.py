@@ -143,7 +143,9 @@ class PickPage(Page):
             self.table.action_cursor_top()
 
     def on_key(self, event: events.Key) -> None:
-        """Filter by what is typed."""
+        """Filter by what is typed into the list."""
+        if not self.table.has_focus:
+            return
         character = event.character or ""
         if self.typed and event.key == "backspace":
             self._type(self.typed[:-1])

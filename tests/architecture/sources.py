@@ -44,9 +44,15 @@ def sources() -> tuple[Source, ...]:
     return tuple(Source(name, text, ast.parse(text, name)) for name, text in texts)
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Yield every function and method."""
-    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield every function and method with its qualified name."""
+    for node in ast.iter_child_nodes(tree):
+        name = inside
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{inside}.{node.name}".lstrip(".")
+            if not isinstance(node, ast.ClassDef):
+                yield name, node
+        yield from functions(node, name)
 
 
 def called(call: ast.Call) -> str:

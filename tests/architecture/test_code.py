@@ -10,7 +10,10 @@ from sources import Source, called, functions, sources
 MAXIMUM_FILE_LINES = 450
 MAXIMUM_FUNCTION_LINES = 50
 # FILE or FILE:FUNCTION -> why it may be longer.
-LONGER: dict[str, str] = {}
+LONGER = {
+    "kc_tui/terminal/parser.py:Parser.__init__": "four tables, one line a control or escape sequence",
+    "kc_tui/state/vms.py:build_entry": "one row of the list, field by field and without a branch",
+}
 # Where everything may be caught, and why.
 BOUNDARIES = {
     "backend/operations/runner.py": "whatever a step raises ends in the journal",
@@ -29,18 +32,25 @@ def every(source: Source, kind: type[ast.AST]) -> Iterator[ast.AST]:
 # --- sizes
 
 
-def test_no_file_is_too_long() -> None:
-    lengths = {source.name: source.text.count("\n") for source in sources()}
-    assert {name: n for name, n in lengths.items() if n > MAXIMUM_FILE_LINES and name not in LONGER} == {}
-
-
-def test_no_function_is_too_long() -> None:
-    lengths = {
-        f"{source.name}:{function.name}": (function.end_lineno or 0) - function.lineno + 1
+def lengths() -> dict[str, int]:
+    """Return the lines of every file and function that is longer than its kind may be."""
+    files = {source.name: source.text.count("\n") for source in sources()}
+    parts = {
+        f"{source.name}:{name}": (function.end_lineno or 0) - function.lineno + 1
         for source in sources()
-        for function in functions(source.tree)
+        for name, function in functions(source.tree)
     }
-    assert {name: n for name, n in lengths.items() if n > MAXIMUM_FUNCTION_LINES and name not in LONGER} == {}
+    return {name: n for name, n in files.items() if n > MAXIMUM_FILE_LINES} | {
+        name: n for name, n in parts.items() if n > MAXIMUM_FUNCTION_LINES
+    }
+
+
+def test_no_file_or_function_is_longer_than_it_may_be() -> None:
+    assert {name: n for name, n in lengths().items() if name not in LONGER} == {}
+
+
+def test_every_exception_from_the_lengths_is_still_needed() -> None:
+    assert set(LONGER) - set(lengths()) == set()
 
 
 # --- errors
@@ -91,7 +101,8 @@ def public(source: Source) -> Iterator[ast.AST]:
         for node in ast.iter_child_nodes(waiting.pop()):
             if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
                 continue
-            if not any("overload" in ast.unparse(decorator) for decorator in node.decorator_list):
+            # A property is described once, and overloads by what they are overloads of.
+            if not any(ast.unparse(part).endswith(("overload", ".setter")) for part in node.decorator_list):
                 yield node
             if isinstance(node, ast.ClassDef):
                 waiting.append(node)

@@ -35,7 +35,7 @@ class Contents:
             return (decided or self.has(node.body)) and self.has(node.orelse)
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            return name.startswith("Content") and name != "Content.from_markup" or called(node) in self._makers
+            return (name.startswith("Content") and name != "Content.from_markup") or called(node) in self._makers
         return ast.unparse(node) in self._names
 
 
@@ -77,7 +77,7 @@ def violations(tree: ast.AST, known: frozenset[str] = frozenset()) -> list[int]:
                 first = node.args[0] if node.args else None
                 safe = first is not None and contents.has(first)
             elif name == "notify":
-                safe = is_plain(node) or bool(node.args) and isinstance(node.args[0], ast.Constant)
+                safe = is_plain(node) or (bool(node.args) and isinstance(node.args[0], ast.Constant))
             else:
                 safe = name not in ("from_markup", "Text.from_markup")
             if not safe:

@@ -94,3 +94,16 @@ async def test_keys_typed_ahead_are_text_of_the_filter_and_no_commands():
         await wait_for(pilot, lambda: screen.table.has_focus, "the list has the focus again")
         assert screen.filter.text == "db"
         assert pilot.app.screen is screen
+
+
+async def test_a_bar_that_was_never_opened_can_be_told_things():
+    async with Gallery().run_test(size=(80, 24)) as pilot:
+        bar = pilot.app.list_screen.filter
+        bar.show_matches(3, 4)
+        bar.show_error("wrong", 2)
+        assert not bar.clear()
+        await pilot.pause()
+        assert not bar.display
+        bar.open()
+        bar.show_matches(3, 4)
+        await wait_for(pilot, lambda: drawn(bar._count) == "3 of 4", "the count is shown")

@@ -8,6 +8,7 @@ import time
 import pytest
 from support.gallery import VMS, Gallery, GalleryScreen, Vm
 from support.waiting import wait_for
+from textual.events import Key
 
 from kc_tui.command_app import CommandApp, Looks
 from kc_tui.commands import build_keymap
@@ -149,3 +150,39 @@ async def test_a_thousand_changes_of_focus_make_no_widget():
         await pilot.pause()
         assert count() == before
         assert before < 20
+
+
+async def test_keys_typed_ahead_mean_what_they_meant_to_who_typed_them():
+    async with Gallery().run_test(size=(80, 24)) as pilot:
+        screen = pilot.app.list_screen
+        for key, character in (("j", "j"), ("slash", "/"), ("s", "s"), ("y", "y")):
+            pilot.app.post_message(Key(key, character))
+        await wait_for(pilot, lambda: screen.filter.text == "sy", "what was typed is in the filter")
+        assert screen.done == []
+        assert pilot.app.screen is screen
+
+
+async def test_an_answer_typed_ahead_is_taken_for_the_question():
+    async with Gallery().run_test(size=(80, 24)) as pilot:
+        screen = pilot.app.list_screen
+        for key in ("s", "y", "j"):
+            pilot.app.post_message(Key(key, key))
+        await wait_for(pilot, lambda: screen.done == ["stop True"], "the question is answered")
+        await wait_for(pilot, lambda: screen.table.row.key == "web-2", "and the list goes on")
+
+
+async def test_a_screen_that_listens_to_keys_gets_them_before_the_commands():
+    class Listening(GalleryScreen):
+        def on_key(self, event: Key) -> None:
+            if event.key in ("j", "d"):
+                self.done.append(event.key)
+                event.stop()
+
+    class ListeningApp(Gallery):
+        def get_default_screen(self):
+            return Listening(VMS)
+
+    async with ListeningApp().run_test(size=(80, 24)) as pilot:
+        await pilot.press("j", "d", "k", "down")
+        assert pilot.app.list_screen.done == ["j", "d"]
+        assert pilot.app.list_screen.table.row.key == "web-2"

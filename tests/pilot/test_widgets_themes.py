@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -85,6 +86,18 @@ def test_without_colours_the_terminals_own_theme_is_taken():
     assert chosen.theme == "bird"
     unknown = Looks.choose({}, themes=load_themes(), theme="no such", keymap=keymap, glyphs=UNICODE)
     assert unknown.theme == "crown"
+
+
+async def test_without_colours_nothing_has_one_and_the_cursor_is_still_seen(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    looks = Looks.choose(os.environ, themes=load_themes(), theme="crown", keymap=Looks().keymap, glyphs=UNICODE)
+    async with Gallery(looks=looks).run_test(size=(80, 24)) as pilot:
+        strips = pilot.app.screen._compositor.render_strips()
+        segments = [segment for strip in strips for segment in strip if segment.style]
+        styles = [segment.style for segment in segments]
+        colors = {color.name for style in styles for color in (style.color, style.bgcolor) if color is not None}
+        assert colors == {"default"}
+        assert any("web-1" in segment.text for segment in segments if segment.style.reverse)
 
 
 async def test_what_is_wrong_in_the_users_files_is_told(tmp_path):

@@ -151,7 +151,7 @@ async def show_marks(pilot: Pilot[None]) -> None:
 
 async def show_delete(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "G", "d")
+    await press(pilot, "G", "k", "d", *"web")
 
 
 async def show_attention(pilot: Pilot[None]) -> None:
@@ -198,7 +198,7 @@ async def show_image_page(pilot: Pilot[None]) -> None:
 
 
 async def show_network_page(pilot: Pilot[None]) -> None:
-    await press(pilot, "n", "enter", "space", "down", "space", "up", "a")
+    await press(pilot, "n", "enter", "space", "up", "space", "a", "right", "right", "right", "tab", *"192.168.150.5")
 
 
 async def show_type_page(pilot: Pilot[None]) -> None:

@@ -260,7 +260,7 @@ class MemoryService:
     def initialise(self, report: Callable[[str], None]) -> list[str]:
         report("making the network default")
         self.add(NETWORK.name, "default", metadata={"madeAt": format_time()})
-        return ["network default"]
+        return ["Network default", "MachineType tiny"]
 
     def diagnose(self) -> list[Finding]:
         return self.findings

@@ -29,7 +29,7 @@ class Node:
 
 @dataclass
 class Tree:
-    """A file tree in memory, owned by root throughout; paths are relative to its root and parents appear by themselves."""
+    """A file tree in memory, owned by root; paths are relative to its root, and parents appear by themselves."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
 

@@ -45,24 +45,18 @@ PROGRAMS = (
 _DATA = ("etc/iproute2/*", "usr/share/lua/5.4/lyaml/*.lua")
 _LOADED_LIBRARIES = ("usr/lib/*/lua/5.4/yaml.so",)
 
-# Modules by name; what they depend on follows by itself. The first line is what `boot` loads, the rest is loaded on demand.
+# Modules by name; what they depend on follows by itself. `boot` loads those of the devices that are there, the kernel
+# the others when a device or a command asks for them.
 MODULES = (
     *("virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_console", "virtio-rng", "virtio_balloon"),
-    *("sr_mod", "sd_mod", "ata_piix", "button", "evdev", "qemu_fw_cfg", "virtio_mem", "virtio_input", "psmouse"),
+    *("virtio_mem", "virtio_input", "sr_mod", "sd_mod", "ata_piix", "button", "evdev"),
     *("isofs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1"),
-    *(
-        "nf_tables",
-        "nft_*",
-        "nf_conntrack",
-        "nf_nat",
-        "nf_log_syslog",
-        "nf_reject_*",
-        "nf_conntrack_bridge",
-        "nfnetlink_log",
-    ),
+    *("nf_tables", "nft_*", "nf_conntrack", "nf_nat", "nf_log_syslog", "nf_reject_*", "nf_conntrack_bridge"),
     *("bridge", "br_netfilter", "8021q", "vxlan", "tun", "veth", "dummy", "macvlan", "wireguard"),
     *("sch_tbf", "sch_htb", "sch_ingress", "cls_u32", "cls_matchall", "act_police", "sch_netem"),
 )
+
+_STRANGE = "This version of KC does not know this Debian release; upload an image with `kc image upload`"
 
 
 def add_guest_files(tree: Tree, release: str) -> None:
@@ -104,9 +98,7 @@ def add_programs(tree: Tree, packages: Path) -> None:
     for pattern in (*_DATA, *_LOADED_LIBRARIES):
         found = sorted(path for path in packages.glob(pattern) if path.is_file())
         if not found:
-            raise FailedError(
-                WHAT, f"no package has {pattern}", "Its Debian release is not known to this version of KC"
-            )
+            raise FailedError(WHAT, f"no package has {pattern}", _STRANGE)
         for path in found:
             tree.add_file(path.relative_to(packages).as_posix(), path.read_bytes())
         waiting += found
@@ -114,9 +106,7 @@ def add_programs(tree: Tree, packages: Path) -> None:
         for name in _needed(waiting.pop()):
             library = libraries.get(name)
             if library is None:
-                raise FailedError(
-                    WHAT, f"no package has {name}", "Its Debian release is not known to this version of KC"
-                )
+                raise FailedError(WHAT, f"no package has {name}", _STRANGE)
             target = library.relative_to(packages).as_posix()
             if target not in tree.nodes:
                 tree.add_file(target, library.read_bytes(), 0o755)
@@ -131,17 +121,25 @@ def add_static_shell(tree: Tree, package: Path) -> None:
     tree.add_file("usr/lib/kc/busybox", _existing(package, "usr/bin/busybox").read_bytes(), 0o755)
 
 
+def only(packages: Path, pattern: str) -> Path:
+    """Return the one path in a folder of unpacked packages that a pattern names."""
+    found = list(packages.glob(pattern))
+    if len(found) != 1:
+        raise FailedError(WHAT, f"the packages have {len(found)} of {pattern}", _STRANGE)
+    return found[0]
+
+
 def _existing(packages: Path, name: str) -> Path:
     """Return where a program is; packages differ in whether they say `bin` or `sbin`."""
     swapped = name.replace("/bin/", "/sbin/") if "/bin/" in name else name.replace("/sbin/", "/bin/")
     for candidate in (packages / name, packages / swapped):
         if candidate.is_file() and not candidate.is_symlink():
             return candidate
-    raise FailedError(WHAT, f"no package has {name}", "Its Debian release is not known to this version of KC")
+    raise FailedError(WHAT, f"no package has {name}", _STRANGE)
 
 
 def _libraries(packages: Path) -> dict[str, Path]:
-    """Return the libraries by name; links that lead out of the folder (to this machine's own libraries) are left out."""
+    """Return the libraries by name; links that lead out of the folder, to this machine's own, are left out."""
     inside = packages.resolve()
     paths = [path for path in sorted(packages.glob("usr/lib/*-linux-gnu*/*.so*")) if path.is_file()]
     return {path.name: path for path in paths if path.resolve().is_relative_to(inside)}
@@ -157,9 +155,9 @@ def _needed(path: Path) -> list[str]:
 def add_modules(tree: Tree, packages: Path, work: Path) -> None:
     """Add the wanted kernel modules with what they depend on, and the indexes that busybox modprobe reads.
 
-    `work` is a folder that does not exist yet. Modules that are compressed in the package are unpacked: busybox may not.
+    `work` is a folder that does not exist yet. Modules that the package has compressed are unpacked: busybox may not.
     """
-    (source,) = (packages / "usr/lib/modules").iterdir()
+    source = only(packages, "usr/lib/modules/*")
     version = source.name
     all_modules, chosen = work / "all", work / "chosen"
     base = all_modules / "lib/modules" / version

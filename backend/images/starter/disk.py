@@ -49,7 +49,7 @@ def _parents(name: str) -> list[str]:
 
 
 def master_boot_record(boot_code: bytes) -> bytes:
-    """Return the first sector: boot code, a disk identity, and one active partition from 1 MiB to the end of the disk."""
+    """Return the first sector: boot code, a disk identity, and one active partition from 1 MiB to the disk's end."""
     entry = struct.pack("<B3sB3sII", _ACTIVE, _NO_CYLINDERS, _FAT16_LBA, _NO_CYLINDERS, _START, (SIZE - MIB) // _SECTOR)
     code = boot_code[:_BOOT_CODE_LIMIT].ljust(_BOOT_CODE_LIMIT, b"\0")
     return code + struct.pack("<IH", _IDENTITY, 0) + entry + bytes(48) + b"\x55\xaa"

@@ -24,7 +24,7 @@ class _Segment(NamedTuple):
 def needed(content: bytes) -> list[str]:
     """Return the names of the libraries that a 64-bit little-endian ELF file needs; empty for any other content.
 
-    The layout is that of the System V ABI, chapters 4 and 5. Raises `ValueError` where a header points outside the file.
+    The layout is that of the System V ABI, chapters 4 and 5. Raises `ValueError` where a header points outside.
     """
     if not content.startswith(b"\x7fELF\x02\x01"):
         return []

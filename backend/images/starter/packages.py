@@ -60,7 +60,7 @@ def _is_library(name: str) -> bool:
 
 
 def _dependencies(listing: str) -> dict[str, list[str]]:
-    """Read what `apt-cache depends` prints: a package at the margin, then its relations; of alternatives the first counts."""
+    """Read what `apt-cache depends` prints: packages at the margin, relations below; the first choice counts."""
     depends: dict[str, list[str]] = {}
     current: list[str] = []
     alternative = False

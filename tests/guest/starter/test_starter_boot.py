@@ -1,4 +1,4 @@
-"""The starter image in plain QEMU: it boots, serves, obeys its seed, takes hot-plugged hardware, and goes off when asked."""
+"""The starter image in plain QEMU: it boots, serves, reads its seed, takes hot-plugged hardware, obeys the power button."""
 
 from __future__ import annotations
 
@@ -207,7 +207,8 @@ NETWORK_CASES = [
         id="the address of another case",
     ),
     pytest.param(
-        "network:\n  version: 2\n  ethernets:\n    ens3:\n      match: {name: 'eth*'}\n      dhcp6: yes\n      mtu: 1450\n",
+        "network:\n  version: 2\n  ethernets:\n    ens3:\n      match: {name: 'eth*'}\n"
+        "      dhcp6: yes\n      mtu: 1450\n",
         ["mtu 1450", "dhcp4 no", "dhcp6 yes", "ra yes"],
         id="by name, under network",
     ),
@@ -218,8 +219,10 @@ NETWORK_CASES = [
     ),
     pytest.param(
         "version: 2\nethernets:\n  eth0:\n    accept-ra: false\n    addresses: [10.1.1.2/24, 'fd00:1::2/64']\n"
-        "    gateway4: 10.1.1.1\n    gateway6: fd00:1::1\n    nameservers: {addresses: [10.1.1.3], search: [a.example]}\n"
-        "    routes:\n    - {to: 10.9.0.0/16, via: 10.1.1.9, metric: 50}\n    - {to: 0.0.0.0/0, via: 10.1.1.8, on-link: true}\n"
+        "    gateway4: 10.1.1.1\n    gateway6: fd00:1::1\n"
+        "    nameservers: {addresses: [10.1.1.3], search: [a.example]}\n"
+        "    routes:\n    - {to: 10.9.0.0/16, via: 10.1.1.9, metric: 50}\n"
+        "    - {to: 0.0.0.0/0, via: 10.1.1.8, on-link: true}\n"
         "    - {to: default, via: 'fe80::1'}\n",
         [
             "dhcp4 no",
@@ -249,7 +252,7 @@ NETWORK_CASES = [
 
 @pytest.mark.parametrize(("config", "plan"), NETWORK_CASES)
 def test_network_config_means_this_plan(web: Web, config: str, plan: list[str]) -> None:
-    command = "cat >/tmp/network-config; lua5.4 /usr/lib/kc/network.lua /tmp/network-config eth0 52:54:00:aa:00:01 2>/tmp/problems"
+    command = "cat >/tmp/plan; lua5.4 /usr/lib/kc/network.lua /tmp/plan eth0 52:54:00:aa:00:01 2>/tmp/problems"
     assert web.machine.output(command, stdin=config).splitlines() == plan
 
 
@@ -263,7 +266,8 @@ SEED_CASES = [
     pytest.param("local-hostname: 'a b; reboot'", "", {}, id="no host name"),
     pytest.param(
         'public-keys: {"0": {"openssh-key": "ssh-rsa AAAA a"}, "1": ["ssh-rsa BBBB b", "ssh-rsa AAAA a"]}',
-        "#cloud-config\nssh_authorized_keys: [ssh-rsa CCCC c, 7]\nusers: [default, {name: x, ssh_authorized_keys: [ssh-rsa D d]}]\n",
+        "#cloud-config\nssh_authorized_keys: [ssh-rsa CCCC c, 7]\n"
+        "users: [default, {name: x, ssh_authorized_keys: [ssh-rsa D d]}]\n",
         {"authorized_keys": "ssh-rsa AAAA a\nssh-rsa BBBB b\nssh-rsa CCCC c\nssh-rsa D d\n"},
         id="keys of every form, none twice",
     ),
@@ -325,7 +329,7 @@ def test_static_addresses_are_honoured_on_a_machine_started_by_uefi(tmp_path: Pa
         assert "10.7.0.0/16 via 10.0.2.7 dev lan0" in routes
         assert machine.output("cat /etc/resolv.conf") == "nameserver 10.0.2.3\nsearch kc.example\n"
         assert "udhcpc" not in machine.output("ps")
-        machine.agent.socket.sendall(b'{"execute": "guest-shutdown"}\n')
+        machine.type("poweroff\r")
         machine.wait_until_off(OFF_SECONDS)
 
 

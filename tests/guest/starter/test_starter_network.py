@@ -1,4 +1,4 @@
-"""The starter image on a libvirt network: leases that carry its name and end with it, and addresses that the router manages."""
+"""The starter image on a libvirt network: its leases carry its name and end with it, DHCPv6 included."""
 
 from __future__ import annotations
 

@@ -38,7 +38,6 @@ def test_create_waits_and_prints_the_live_document(kc, started):
         "web: step 1 of 3: making the disk",
         "web: step 2 of 3: defining the domain",
         "web: step 3 of 3: starting the domain",
-        "web: succeeded",
     ]
     assert kc.operates == [True]
     assert kc.service.closed

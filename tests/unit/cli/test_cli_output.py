@@ -220,11 +220,11 @@ def test_doctor_tells_what_mends_and_fails_where_something_failed(kc):
 
 
 def test_init_tells_what_it_made(kc):
-    assert kc("init", "-o", "json").json() == {"made": ["network default"]}
+    assert kc("init", "-o", "json").json() == {"made": ["Network default", "MachineType tiny"]}
     result = kc("init")
-    assert result.out == "made network default\n"
+    assert result.out == "made network default\nmade machine type tiny\n"
     assert result.err == "kc: making the network default\n"
-    assert kc("init", "-q", "-o", "name").out == "default\n"
+    assert kc("init", "-q", "-o", "name").out == "default\ntiny\n"
 
 
 def test_schemas_are_printed_for_one_kind_and_for_all(kc):

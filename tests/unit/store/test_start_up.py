@@ -10,7 +10,7 @@ from conformance.test_store import make
 
 from backend.store.opening import open_store
 
-HEAVY = ("tinydb", "msgspec", "pydantic", "asyncio", "jsonschema", "httpx", "uuid", "dataclasses", "libvirt")
+HEAVY = ("tinydb", "msgspec", "pydantic", "asyncio", "jsonschema", "httpx", "uuid", "libvirt")
 
 
 def test_listing_imports_nothing_heavy(tmp_path: Path):

@@ -74,7 +74,7 @@ class TestPlainTables:
         uids = notes.insert_multiple([{"int": n} for n in range(4)])
         assert notes.update({"seen": True}, where("int") < 2) == uids[:2]
         assert notes.update(increment("int"), doc_ids=[uids[3], "nobody"]) == [uids[3]]
-        assert notes.update(set_field("all", value=1)) == uids
+        assert notes.update(set_field("all", 1)) == uids
         assert notes.update_multiple([({"low": 1}, where("int") == 0), ({"high": 1}, where("int") == 4)]) == [
             uids[0],
             uids[3],
@@ -238,13 +238,14 @@ class TestDocumentsOfKC:
         self, vms: DocumentTable, database: DocumentDatabase, engine: FileEngine
     ):
         revision = engine.revision()
-        state = database.storage.read()
+        storage = vms.storage
+        state = storage.read()
         assert state
-        database.storage.write(state)
+        storage.write(state)
         assert engine.revision() == revision
         state["VM"]["uid-of-a"]["spec"] = {"cpus": 8}
         del state["VM"]["uid-of-b"]
-        database.storage.write(state)
+        storage.write(state)
         assert [(d["name"], d["version"], d["spec"]) for d in vms] == [("a", 2, {"cpus": 8})]
 
 

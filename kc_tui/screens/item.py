@@ -1,0 +1,93 @@
+"""All about one image, network, machine type or operation, in the place of its list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+
+from kc_tui.commands import BarEntry, Context, Scope, Subject
+from kc_tui.screens.parts import Head, Pane, TooSmall
+from kc_tui.screens.session_screen import Changed, SessionScreen
+from kc_tui.state.lines import Line
+from kc_tui.state.masthead import Masthead
+from kc_tui.state.roles import Role
+from kc_tui.state.table import Run
+from kc_tui.widgets.key_bar import KeyBar
+
+if TYPE_CHECKING:
+    from kc_tui.screens.section import SectionScreen
+
+_GONE: Final[tuple[Line, ...]] = ((Run("It is gone.", Role.STRONG),), (Run("esc goes back", Role.MUTED),))
+
+
+class ItemScreen(SessionScreen):
+    """One object of a section, in the place of its list; its verbs are the section's."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "scroll_item(1)", show=False),
+        Binding("up,k", "scroll_item(-1)", show=False),
+        Binding("pagedown,ctrl+d", "scroll_item(10)", show=False),
+        Binding("pageup,ctrl+u", "scroll_item(-10)", show=False),
+        Binding("enter", "leave", show=False),
+    ]
+
+    def __init__(self, section: SectionScreen[Any], uid: str) -> None:
+        super().__init__(section.session)
+        self._section = section
+        self.uid = uid
+        self.head = Head(section.session.glyphs)
+        self.pane = Pane()
+
+    def compose(self) -> ComposeResult:
+        """Lay out the lines at the top, the object and the keys."""
+        with Vertical(classes="whole"):
+            yield self.head
+            yield self.pane
+            yield KeyBar()
+        yield TooSmall()
+
+    def on_mount(self) -> None:
+        """Show the object."""
+        self.documents_changed(None)
+
+    def documents_changed(self, _changed: Changed | None) -> None:
+        """Show the object as it is now."""
+        if self.is_mounted:
+            self.pane.show(self._section.describe(self.uid) or _GONE)
+            self.refresh_keys()
+
+    def show_masthead(self, masthead: Masthead) -> None:
+        """Show the lines at the top."""
+        self.head.show(masthead)
+
+    def command_context(self) -> Context:
+        """Return the section's scopes without the list's, upon this one object."""
+        entry = self._section.listing.get(self.uid)
+        word = self._section.WORD
+        subjects = () if entry is None else (Subject(word, entry.name, entry.state, entry.busy, entry.is_foreign),)
+        return Context(self._section.SCOPES - {Scope.LIST} | {Scope.APP}, subjects)
+
+    def refresh_keys(self) -> None:
+        """Show the verbs, and the way back."""
+        super().refresh_keys()
+        keymap = getattr(self.app, "keymap", None)
+        if keymap is not None:
+            back = BarEntry("app.back", keymap.label("app.back"), "back", 1)
+            self.query_one(KeyBar).show((*keymap.bar(self.command_context()), back))
+
+    def do_op_cancel(self, context: Context) -> None:
+        """Do as the list does."""
+        run = getattr(self._section, "do_op_cancel", None)
+        if run is not None:
+            run(context)
+
+    def action_scroll_item(self, lines: int) -> None:
+        """Scroll."""
+        self.pane.scroll_relative(y=lines, animate=False)
+
+    def action_leave(self) -> None:
+        """Go back to the list."""
+        self.app.pop_screen()

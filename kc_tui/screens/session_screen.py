@@ -1,0 +1,34 @@
+"""A full screen over what the session knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from kc_tui.screens.base import CommandScreen
+from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH
+from kc_tui.session import Session
+from kc_tui.state.masthead import Masthead
+
+WIDE: Final = 100
+WIDEST: Final = 140
+Changed = Mapping[str, set[str]]
+"""The uids of changed documents by kind."""
+_WIDTHS: Final = [(0, "-too-narrow"), (LEAST_WIDTH, "-narrow"), (WIDE, "-wide"), (WIDEST, "-widest")]
+_HEIGHTS: Final = [(0, "-too-low"), (LEAST_HEIGHT, "-high")]
+
+
+class SessionScreen(CommandScreen):
+    """A full screen over what the session knows; the app tells it what changed."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.HORIZONTAL_BREAKPOINTS = _WIDTHS
+        self.VERTICAL_BREAKPOINTS = _HEIGHTS
+
+    def documents_changed(self, changed: Changed | None) -> None:
+        """Show what changed; None where everything may have."""
+
+    def show_masthead(self, masthead: Masthead) -> None:
+        """Show the lines at the top; a screen without them shows nothing."""
