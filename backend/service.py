@@ -7,12 +7,13 @@ thread; documents are plain JSON values (`backend.model.documents`); every error
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from backend.model.documents import Document
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backend.hypervisor.plan import Sample
 
 

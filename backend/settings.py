@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from backend.errors import NotFoundError, RefusedError
 from backend.paths import Paths, find_paths
 
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True)
-class Settings:
+
+class Settings(NamedTuple):
     """The settings of one run: the environment first, then the chosen profile, then the defaults.
 
     `libvirt_uri` is empty where KC is to find one by itself; `url` names a remote instance, empty for an embedded KC.
@@ -25,9 +26,9 @@ class Settings:
     auth_header: str = ""
     store: str = ""
     pool: str = "kc"
-    keys: dict[str, list[str]] = field(default_factory=dict)
-    ui: dict[str, Any] = field(default_factory=dict)
-    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: Mapping[str, list[str]] = _EMPTY
+    ui: Mapping[str, Any] = _EMPTY
+    profiles: Mapping[str, dict[str, Any]] = _EMPTY
 
     @property
     def store_url(self) -> str:
@@ -36,6 +37,8 @@ class Settings:
 
 
 def _read_config(paths: Paths) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - most homes have no settings file
+
     try:
         return tomllib.loads(paths.config_file.read_text("utf-8"))
     except FileNotFoundError:

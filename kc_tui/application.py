@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from textual import on, work
 from textual.screen import Screen
 
-from backend.errors import FailedError, KCError, RefusedError
+from backend.errors import FailedError, RefusedError
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM
 from backend.service import Service
@@ -24,11 +24,11 @@ from kc_tui.commands import Context
 from kc_tui.dialogs.choose import Choice
 from kc_tui.dialogs.confirm import ConfirmDialog, Question
 from kc_tui.gateway import Gateway
+from kc_tui.loading import Loader
 from kc_tui.messages import (
     DocumentsChanged,
     ErrorOccurred,
     FeedChanged,
-    Link,
     OpenConsole,
     OpenObject,
     OpenWizard,
@@ -41,12 +41,9 @@ from kc_tui.screens.vms import VMsScreen
 from kc_tui.session import Session
 from kc_tui.state.counting import count_vms
 from kc_tui.state.formatting import pluralise
-from kc_tui.state.inventory import WATCHED
 from kc_tui.state.operations import as_sentence, describe_verb, read_error
 from kc_tui.state.remembered import Remembered
 
-FIRST_PAGE: Final = 200
-"""VMs that are read before the others: what the first picture needs."""
 STALE_SECONDS: Final = 5.0
 """How often a host that did not answer is asked again."""
 _SECTION_OF: Final = {
@@ -94,8 +91,8 @@ class KCApp(CommandApp):
         self._setting = setting
         self._remembered = remembered or Remembered()
         self.session: Session
+        self.loader: Loader
         self.crash_report: Path | None = None
-        self._is_observing = False
         for section in _SECTION_OF.values():
             self.add_mode(section, lambda section=section: self._make_section(section))  # type: ignore[misc]
 
@@ -112,13 +109,19 @@ class KCApp(CommandApp):
             glyphs=self.glyphs,
             clock=self._clock,
         )
+        self.loader = Loader(
+            self.session,
+            show=self.spread,
+            link_changed=self._show_masthead,
+            fail=lambda error: self.post_message(ErrorOccurred(error)),
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             loop.add_signal_handler(number, self._end_by_signal, number)
 
     def on_mount(self) -> None:
         """Read what the store has; the host is asked after the first picture."""
-        self.load()
+        self.run_worker(self.loader.load())
         self.set_interval(STALE_SECONDS, self._ask_again)
         for problem in self.problems:
             self.session.note(RefusedError("settings", problem))
@@ -164,96 +167,23 @@ class KCApp(CommandApp):
 
     # --- what is known
 
-    @work
-    async def load(self) -> None:
-        """Read the store, follow its feed, then ask the host."""
-        gateway, inventory = self.session.gateway, self.session.inventory
-        try:
-            first = await gateway.list_documents(VM.name, observe=False, limit=FIRST_PAGE)
-            inventory.replace(VM.name, first)
-            self.spread(None)
-            if first.next:
-                inventory.replace(VM.name, await gateway.list_documents(VM.name, observe=False))
-                self.spread(None)
-            gateway.watch(first.revision)
-            for kind in (OPERATION.name, IMAGE.name, NETWORK.name, MACHINE_TYPE.name):
-                inventory.replace(kind, await gateway.list_documents(kind, observe=False))
-            await gateway.resume()
-        except KCError as error:
-            self._set_link(Link.STALE, str(error))
-            self.post_message(ErrorOccurred(error))
-            # The feed tries again by itself, and tells when it is worth reading anew.
-            gateway.watch(None)
-            return
-        self.spread(None)
-        self.observe()
-
-    @work(exclusive=True, group="observe")
-    async def observe(self) -> None:
-        """Ask the host for the live states; a host that does not answer makes what is shown stale."""
-        self._is_observing = True
-        try:
-            page = await self.session.gateway.list_documents(VM.name, observe=True)
-        except KCError as error:
-            self._set_link(Link.STALE, str(error))
-            return
-        finally:
-            self._is_observing = False
-        session = self.session
-        session.inventory.replace(VM.name, page)
-        session.has_observed = True
-        self._set_link(Link.STALE if page.warnings else Link.LIVE, " ".join(page.warnings))
-        self.spread(None)
-
-    @work(exclusive=True, group="reload")
-    async def reload(self) -> None:
-        """Read everything again after the feed was broken."""
-        for kind in WATCHED[1:]:
-            try:
-                page = await self.session.gateway.list_documents(kind, observe=False)
-            except KCError as error:
-                self._set_link(Link.STALE, str(error))
-                return
-            self.session.inventory.replace(kind, page)
-        self.observe()
-
     def _ask_again(self) -> None:
-        if self.session.link_state.link is Link.STALE and not self._is_observing:
-            self.observe()
-
-    def _set_link(self, link: Link, why: str = "") -> None:
-        if self.session.set_link(link, why):
-            self._show_masthead()
+        if self.loader.is_stale:
+            self.run_worker(self.loader.observe())
 
     def on_documents_changed(self, event: DocumentsChanged) -> None:
         """Show what changed; tell of operations that failed."""
-        session = self.session
-        before = {str(item.get("uid", "")) for item in session.inventory.active_operations}
-        changed = session.inventory.apply(event.events)
-        for told in event.events:
-            document = told.document
-            if document.get("kind") == OPERATION.name and document.get("uid") in before:
-                self._tell_of_failure(document)
-            if document.get("kind") == VM.name and told.type != "deleted":
-                self._weigh_staleness(document)
+        changed, failed, is_odd = self.loader.take(event)
+        for operation in failed:
+            self._tell_of_failure(operation)
+        if is_odd:
+            self.run_worker(self.loader.observe())
         self.spread(changed)
-
-    def _weigh_staleness(self, document: Document) -> None:
-        """Ask the host again where a VM's news do not fit to what the header says of the link."""
-        is_stale = bool(document.get("status", {}).get("stale"))
-        if is_stale != (self.session.link_state.link is Link.STALE) and self.session.has_observed:
-            self._ask_host_soon()
-
-    def _ask_host_soon(self) -> None:
-        if not self._is_observing:
-            self.observe()
 
     def on_feed_changed(self, event: FeedChanged) -> None:
         """Say whether what is shown is live; after a break everything is read again."""
-        if event.link is Link.STALE:
-            self._set_link(Link.STALE, event.why)
-        elif self.session.link_state.link is Link.STALE or not self.session.inventory.loaded:
-            self.reload()
+        if self.loader.should_reload(event):
+            self.run_worker(self.loader.reload(), exclusive=True, group="reload")
 
     def spread(self, changed: Changed | None) -> None:
         """Tell the screens of the present section what changed; others look when they come to the front."""
@@ -290,8 +220,6 @@ class KCApp(CommandApp):
         self.spread({Session.ERRORS: {str(notice.number)}})
 
     def _tell_of_failure(self, operation: Document) -> None:
-        if operation.get("status", {}).get("state") != "failed":
-            return
         spec = operation.get("spec", {})
         why, hint = read_error(operation)
         title = f"{describe_verb(str(spec.get('type', '')))} {spec.get('target', {}).get('name', '')} failed"

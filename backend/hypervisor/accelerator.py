@@ -11,7 +11,7 @@ from typing import NamedTuple
 import libvirt
 
 from backend.errors import KCError
-from backend.hypervisor.console import SerialConsole
+from backend.hypervisor.console import SerialConsole, attach_console
 from backend.hypervisor.domain_xml import Source, build_probe
 from backend.hypervisor.facts import (
     KVM_DEVICE,
@@ -102,23 +102,14 @@ def probe(link: Link, source: Source, arch: str, accelerator: str, cpu_model: st
     """Boot a disk, read-only, in a guest that leaves nothing behind; return why it failed, empty where it came up."""
     name = f"kc-probe-{uuid.uuid4().hex[:8]}"
     xml = build_probe(name, source, arch, accelerator, cpu_model)
-    try:
-        connection = link.open_stream_connection(name)
-    except KCError as error:
-        return error.why
-    domain: list[libvirt.virDomain] = []
 
-    def start() -> libvirt.virStream:
+    def start(raw: libvirt.virConnect) -> libvirt.virDomain:
         # It dies with the connection, whatever becomes of this process.
-        domain.append(connection.createXML(xml, libvirt.VIR_DOMAIN_START_AUTODESTROY))
-        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        domain[0].openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
-        return stream
+        return raw.createXML(xml, libvirt.VIR_DOMAIN_START_AUTODESTROY)
 
     try:
-        console = SerialConsole(link, connection, link.call_on_stream(name, start, START_SECONDS))
+        console = attach_console(link, name, start, START_SECONDS)
     except KCError as error:
-        link.close_stream_connection(connection)
         return error.why
     try:
         return "" if _says(console, MARKERS, PROBE_SECONDS) else f"a guest did not boot within {PROBE_SECONDS:.0f} s"

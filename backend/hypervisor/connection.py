@@ -1,4 +1,10 @@
-"""One connection's place: opened when needed, opened again when lost, and never waited for beyond a deadline."""
+"""Connections: opened when needed, opened again when lost, never waited for beyond a deadline, never shared.
+
+One thread at a time uses a connection. libvirt's client before 10.4 writes to the stack of a thread that has left when
+two threads call through one connection at once (CVE-2024-4418, open in Debian 12), and its keepalive is such a second
+thread. So calls that run at the same time have connections of their own, and keepalive is for fixed versions only;
+what must end in time is ended by lanes.
+"""
 
 from __future__ import annotations
 
@@ -15,149 +21,132 @@ from backend.hypervisor.lanes import CrowdedError, Lane, LateError
 
 T = TypeVar("T")
 Call = Callable[[libvirt.virConnect], T]
-Hook = Callable[[libvirt.virConnect], Callable[[], None]]
-"""Called with each new connection; returns what is to be called before that connection is closed."""
 
 CLOSE_SECONDS = 1.5
-# A daemon serves five calls of one connection at a time; the rest would wait behind calls that hang.
-STUCK_CALLS_PER_CONNECTION = 3
 
 
 class LostError(Exception):
     """The connection broke under a call; whether the call was carried out is not known."""
 
 
-class _Opened:
-    """One open connection, and how many calls use it right now."""
+class Connection:
+    """An open connection that one thread at a time uses; `on_lost` only queues."""
 
-    def __init__(self, connection: libvirt.virConnect) -> None:
-        self.connection = connection
-        self.cleanups: list[Callable[[], None]] = []
-        self.users = 0
-        self.stuck = 0
+    def __init__(self, raw: libvirt.virConnect, on_lost: Callable[[], None] | None = None) -> None:
+        self.is_lost = False
+        self._raw = raw
+        self._on_lost = on_lost
+        self._guard = threading.Lock()
+        self._is_busy = False
+        self._is_closing = False
+        events.keep(raw)
+        with contextlib.suppress(libvirt.libvirtError):
+            raw.registerCloseCallback(self._note_close, None)
 
-    def dispose(self) -> None:
-        """Close the connection, which no call uses; never on the event thread."""
-        for cleanup in self.cleanups:
-            with contextlib.suppress(libvirt.libvirtError):
-                cleanup()
-        dispose(self.connection)
-
-
-class Slot:
-    """The place of one connection to a host."""
-
-    def __init__(self, lane: Lane, opener: Callable[[], libvirt.virConnect]) -> None:
-        self.hooks: list[Hook] = []
-        self.on_lost: list[Callable[[], None]] = []
-        self._lane = lane
-        self._opener = opener
-        self._opened: _Opened | None = None
-        self._retired: list[_Opened] = []
-        self._opening = threading.Lock()
-        self._lock = threading.Lock()
-        self._is_closed = False
-
-    def use(self, function: Call[T], deadline: float) -> T:
-        """Return what `function` returns for the connection; raises LateError, CrowdedError, LostError and its own."""
-        held: list[_Opened] = []
+    def perform(self, function: Call[T]) -> T:
+        """Return what `function` returns for the connection; raises LostError and its own; on a lane's thread."""
+        with self._guard:
+            if self._is_busy or self._is_closing:
+                raise LostError("an earlier call hangs in it")
+            self._is_busy = True
         try:
-            return self._lane.run(lambda: self._perform(function, deadline, held), deadline)
-        except LateError:
-            for opened in held:
-                self._note_stuck(opened)
-            raise
-
-    def close(self) -> None:
-        """Close the connection; the daemon is told, but not waited for."""
-        with self._lock:
-            self._is_closed = True
-        if self._opened is not None or self._retired:
-            self._forget(self._opened)
-            with contextlib.suppress(LateError, CrowdedError):
-                self._lane.run(self._sweep, CLOSE_SECONDS)
-        self._lane.close()
-
-    def _perform(self, function: Call[T], deadline: float, held: list[_Opened]) -> T:
-        opened = self._acquire(deadline)
-        held.append(opened)
-        try:
-            return function(opened.connection)
+            return function(self._raw)
         except libvirt.libvirtError as error:
             if not is_lost(error):
                 raise
-            self._forget(opened)
+            self.is_lost = True
             raise LostError(message_of(error)) from error
         finally:
-            with self._lock:
-                opened.users -= 1
-            if self._retired:
-                self._sweep()
+            with self._guard:
+                self._is_busy = False
+                is_closing = self._is_closing
+            if is_closing:
+                self._dispose()
 
-    def _acquire(self, timeout: float) -> _Opened:
-        # One thread opens, the others wait for it: a daemon that does not answer costs one thread, not many.
+    def close(self) -> None:
+        """Close it, now or when the call that hangs in it ends; on a lane's thread."""
+        with self._guard:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            is_busy = self._is_busy
+        if not is_busy:
+            self._dispose()
+
+    def _note_close(self, _raw: libvirt.virConnect, _reason: int, _opaque: object) -> None:
+        """Note that the daemon went away; runs on the event thread, and so makes no call."""
+        self.is_lost = True
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def _dispose(self) -> None:
+        events.release(self._raw)
+        for function in (self._raw.unregisterCloseCallback, self._raw.close):
+            with contextlib.suppress(libvirt.libvirtError):
+                function()
+
+
+class Connections:
+    """As many connections to one host as calls run at once, kept for the next ones."""
+
+    def __init__(self, lane: Lane, opener: Callable[[], Connection]) -> None:
+        self._lane = lane
+        self._opener = opener
+        self._free: list[Connection] = []
+        self._opening = threading.Lock()
+        self._guard = threading.Lock()
+        self._is_closed = False
+
+    def use(self, function: Call[T], deadline: float) -> T:
+        """Return what `function` returns for a connection; raises LateError, CrowdedError, LostError and its own."""
+        return self._lane.run(lambda: self._perform(function, deadline), deadline)
+
+    def close(self) -> None:
+        """Close the connections; the daemon is told, but not waited for."""
+        with self._guard:
+            self._is_closed = True
+            free, self._free = self._free, []
+        if free:
+            with contextlib.suppress(LateError, CrowdedError):
+                self._lane.run(lambda: _close_all(free), CLOSE_SECONDS)
+        self._lane.close()
+
+    def _perform(self, function: Call[T], deadline: float) -> T:
+        connection = self._take(deadline)
+        try:
+            return connection.perform(function)
+        finally:
+            self._give_back(connection)
+
+    def _take(self, timeout: float) -> Connection:
+        while True:
+            with self._guard:
+                connection = self._free.pop() if self._free else None
+            if connection is None:
+                return self._open(timeout)
+            if not connection.is_lost:
+                return connection
+            connection.close()
+
+    def _open(self, timeout: float) -> Connection:
+        if self._is_closed:
+            raise LostError("KC has closed it")
+        # One at a time: a daemon that does not answer costs one thread, not as many as ask.
         if not self._opening.acquire(timeout=timeout):
             raise LateError(started=True)
         try:
-            with self._lock:
-                opened = self._opened
-                if opened is not None:
-                    opened.users += 1
-                    return opened
-            opened = self._open()
+            return self._opener()
         finally:
             self._opening.release()
-        return opened
 
-    def _open(self) -> _Opened:
-        if self._is_closed:
-            raise LostError("KC has closed it")
-        opened = _Opened(self._opener())
-        events.keep(opened.connection)
-        opened.users = 1
-        with contextlib.suppress(libvirt.libvirtError):
-            opened.connection.registerCloseCallback(self._on_close, opened)
-        opened.cleanups.extend(hook(opened.connection) for hook in self.hooks)
-        with self._lock:
-            if not self._is_closed:
-                self._opened = opened
-                return opened
-        # Closed while it was being opened.
-        opened.dispose()
-        raise LostError("KC has closed it")
-
-    def _on_close(self, _connection: libvirt.virConnect, _reason: int, opened: _Opened) -> None:
-        """Note that the daemon went away; runs on the event thread, and so makes no call."""
-        self._forget(opened)
-        for hook in self.on_lost:
-            hook()
-
-    def _forget(self, opened: _Opened | None) -> None:
-        """Have the next call open a new connection; this one is closed once no call uses it."""
-        with self._lock:
-            if opened is not None and self._opened is opened:
-                self._opened = None
-                self._retired.append(opened)
-
-    def _note_stuck(self, opened: _Opened) -> None:
-        with self._lock:
-            opened.stuck += 1
-            is_clogged = opened.stuck >= STUCK_CALLS_PER_CONNECTION
-        if is_clogged:
-            self._forget(opened)
-
-    def _sweep(self) -> None:
-        """Close the retired connections that no call uses any more."""
-        with self._lock:
-            unused = [opened for opened in self._retired if opened.users == 0]
-            self._retired = [opened for opened in self._retired if opened.users > 0]
-        for opened in unused:
-            opened.dispose()
+    def _give_back(self, connection: Connection) -> None:
+        with self._guard:
+            if not self._is_closed and not connection.is_lost:
+                self._free.append(connection)
+                return
+        connection.close()
 
 
-def dispose(connection: libvirt.virConnect) -> None:
-    """Close a connection that no call uses; never on the event thread."""
-    events.release(connection)
-    for function in (connection.unregisterCloseCallback, connection.close):
-        with contextlib.suppress(libvirt.libvirtError):
-            function()
+def _close_all(connections: list[Connection]) -> None:
+    for connection in connections:
+        connection.close()

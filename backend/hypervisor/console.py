@@ -1,7 +1,7 @@
 """A serial console over a connection of its own.
 
-The stream does not block: libvirt's event thread moves its bytes. A blocking read stops for ever as soon as another
-thread writes to the same stream.
+The stream does not block: libvirt's event thread brings what the guest says, and lane threads send what is typed. A
+blocking read would stop for ever as soon as something is written beside it.
 """
 
 from __future__ import annotations
@@ -14,51 +14,45 @@ from collections import deque
 import libvirt
 
 from backend.errors import ConflictError, KCError, TimedOutError
+from backend.hypervisor.connection import Call
 from backend.hypervisor.domains import Domains
-from backend.hypervisor.errors import is_code, is_lost
+from backend.hypervisor.errors import is_code
 from backend.hypervisor.link import Link
 
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 1.5
 WRITE_SECONDS = 5.0
-CHUNK_BYTES = 64 * 1024
+PAUSE_SECONDS = 0.01
+READ_BYTES = 64 * 1024
+# Small enough that a guest that does not read makes itself felt, and the socket does not fill.
+WRITE_BYTES = 4096
 # Beyond it the guest's output waits in the host until somebody reads.
 BUFFER_BYTES = 1 << 20
 _READABLE = libvirt.VIR_STREAM_EVENT_READABLE
-_WRITABLE = libvirt.VIR_STREAM_EVENT_WRITABLE
 _ENDING = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
 
 
 def open_console(link: Link, domains: Domains, uid: str) -> SerialConsole:
     """Open a running domain's first serial console, taking it from whoever reads it now; raise ConflictError."""
-    connection = link.open_stream_connection(domains.name(uid))
+    return attach_console(link, domains.name(uid), lambda raw: domains.require(raw, uid), OPEN_SECONDS)
 
-    def attach() -> libvirt.virStream:
-        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        try:
-            domains.require(connection, uid).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
-        except libvirt.libvirtError as error:
-            if is_code(error, libvirt.VIR_ERR_OPERATION_INVALID) and not is_lost(error):
-                raise ConflictError(
-                    domains.name(uid), "it does not run and has no console", "start it first"
-                ) from error
-            raise
-        return stream
 
+def attach_console(link: Link, what: str, find: Call[libvirt.virDomain], deadline: float) -> SerialConsole:
+    """Return the console of the domain that `find` gives, on a connection that lives as long as the console."""
+    console = SerialConsole(link, what)
     try:
-        return SerialConsole(link, connection, link.call_on_stream(domains.name(uid), attach, OPEN_SECONDS))
+        console.attach(find, deadline)
     except BaseException:
-        link.close_stream_connection(connection)
+        console.close()
         raise
+    return console
 
 
 class SerialConsole:
     """Bytes both ways between a guest's serial line and one reader."""
 
-    def __init__(self, link: Link, connection: libvirt.virConnect, stream: libvirt.virStream) -> None:
-        self._link = link
-        self._connection = connection
-        self._stream = stream
+    def __init__(self, link: Link, what: str) -> None:
+        self._what = what
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._is_paused = False
@@ -66,8 +60,26 @@ class SerialConsole:
         self._is_closed = False
         self._changed = threading.Condition()
         self._writing = threading.Lock()
-        self._events = _READABLE | _ENDING
-        stream.eventAddCallback(self._events, self._on_event, None)
+        self._stream: libvirt.virStream | None = None
+        # libvirt says nothing to a stream whose daemon has died; the connection hears of it.
+        self._channel = link.open_channel(what, self._end)
+
+    def attach(self, find: Call[libvirt.virDomain], deadline: float) -> None:
+        """Open the stream; raise ConflictError for a domain that is off."""
+
+        def attach(raw: libvirt.virConnect) -> libvirt.virStream:
+            stream = raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            domain = find(raw)
+            try:
+                domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+            except libvirt.libvirtError as error:
+                if is_code(error, libvirt.VIR_ERR_OPERATION_INVALID):
+                    raise ConflictError(self._what, "it is off and has no console", "start it first") from error
+                raise
+            stream.eventAddCallback(_READABLE | _ENDING, self._on_event, None)
+            return stream
+
+        self._stream = self._channel.call(self._what, attach, deadline)
 
     def read(self, timeout: float) -> bytes | None:
         """Return what has come, b"" at the end, None when `timeout` seconds brought nothing."""
@@ -80,7 +92,7 @@ class SerialConsole:
             self._size = 0
             was_paused, self._is_paused = self._is_paused, False
         if was_paused:
-            self._listen(self._events)
+            self._listen(_READABLE | _ENDING)
         return data
 
     def write(self, data: bytes) -> None:
@@ -89,13 +101,14 @@ class SerialConsole:
         with self._writing:
             while data:
                 if self._has_ended:
-                    raise ConflictError("console", "it has ended", "open it again")
-                sent = self._send(data)
-                data = data[sent:]
-                if sent == 0:
-                    if time.monotonic() > ends:
-                        raise TimedOutError("console", "the guest takes no keys", "try again")
-                    time.sleep(0.01)  # the event thread is moving what was sent before
+                    raise ConflictError(self._what, "its console has ended", "open it again")
+                sent = self._send(data[:WRITE_BYTES])
+                if sent:
+                    data = data[sent:]
+                elif time.monotonic() > ends:
+                    raise TimedOutError(self._what, "the guest takes no keys", "try again")
+                else:
+                    time.sleep(PAUSE_SECONDS)  # the daemon has not yet taken what was sent before
 
     def close(self) -> None:
         """End the stream and wake a reader; a second call does nothing."""
@@ -106,25 +119,31 @@ class SerialConsole:
             had_ended, self._has_ended = self._has_ended, True
             self._changed.notify_all()
         with contextlib.suppress(KCError):
-            self._link.call_on_stream("console", lambda: self._let_go(abort=not had_ended), CLOSE_SECONDS)
-        self._link.close_stream_connection(self._connection)
+            self._channel.call(self._what, lambda _: self._let_go(abort=not had_ended), CLOSE_SECONDS)
+        self._channel.close()
 
     def _send(self, data: bytes) -> int:
-        try:
-            return max(self._stream.send(data), 0)
-        except libvirt.libvirtError:
-            self._end()
+        stream = self._stream
+        if stream is None:
             return 0
+        try:
+            return max(self._channel.call(self._what, lambda _: stream.send(data), WRITE_SECONDS), 0)
+        except KCError:
+            self._end()
+            raise
 
     def _let_go(self, *, abort: bool) -> None:
+        if self._stream is None:
+            return
         for function in (self._stream.eventRemoveCallback, *([self._stream.abort] if abort else [])):
             with contextlib.suppress(libvirt.libvirtError):
                 function()
 
     def _listen(self, events: int) -> None:
         # The stream may have ended meanwhile; then nobody listens any more.
-        with contextlib.suppress(libvirt.libvirtError):
-            self._stream.eventUpdateCallback(events)
+        if self._stream is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._stream.eventUpdateCallback(events)
 
     def _end(self) -> None:
         with self._changed:
@@ -135,7 +154,7 @@ class SerialConsole:
         """Take what has come; runs on the event thread."""
         try:
             while self._wants_more():
-                data = stream.recv(CHUNK_BYTES)
+                data = stream.recv(READ_BYTES)
                 if isinstance(data, int):
                     break
                 if not data:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
 
 import libvirt
 
 from backend.errors import KCError, TimedOutError
 from backend.hypervisor import events
-from backend.hypervisor.connection import Call, LostError, Slot, dispose
-from backend.hypervisor.errors import is_lost, message_of, translate, unreachable
+from backend.hypervisor.connection import CLOSE_SECONDS, Call, Connection, Connections, LostError
+from backend.hypervisor.errors import message_of, translate, unreachable
 from backend.hypervisor.lanes import CrowdedError, Lane, LateError
 
 T = TypeVar("T")
@@ -24,21 +24,24 @@ SESSION = "qemu:///session"
 CONTROL_SECONDS = 10.0
 OBSERVE_SECONDS = 5.0
 OPEN_SECONDS = 10.0
-# Between them they end a call to a daemon that has stopped answering after 20 s; its caller is gone by then.
+# A chunk of a stream over a slow line may take long; a daemon that stands still takes for ever.
+STREAM_SECONDS = 30.0
+PROBE_SECONDS = 1.5
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_COUNT = 3
-PROBE_SECONDS = 1.5
+# The first version whose keepalive does not corrupt the calls beside it; see `backend.hypervisor.connection`.
+KEEPALIVE_IS_SAFE = libvirt.getVersion() >= 10_004_000  # noqa: PLR2004 - 10.4.0
 
 
 class Link:
-    """A connection for changes, one for observation, and further ones for streams."""
+    """Connections for changes, others for observation, so that neither waits for the other, and further for streams."""
 
     def __init__(self, uri: str) -> None:
         self._asked = uri
         self.uri = uri or SYSTEM
-        self._streams = Lane("kc-libvirt-stream", 8, 8)
-        self._controlling = Slot(Lane("kc-libvirt-control", 4, 8), self._open)
-        self.observing = Slot(Lane("kc-libvirt-observe", 2, 6), self._open)
+        self.streams = Lane("kc-libvirt-stream", 8, 16)
+        self._control = Connections(Lane("kc-libvirt-control", 4, 12), self._connect)
+        self._observe = Connections(Lane("kc-libvirt-observe", 3, 9), self._connect)
 
     @property
     def is_local(self) -> bool:
@@ -47,118 +50,131 @@ class Link:
         return rest.startswith("/") and scheme.partition("+")[2] in ("", "unix")
 
     def observe(self, what: str, function: Call[T], deadline: float = OBSERVE_SECONDS) -> T:
-        """Return what `function` reads through the connection for observation."""
-        return self._call(self.observing, what, function, deadline, repeat=True)
+        """Return what `function` reads from the host."""
+        return self._call(self._observe, what, function, deadline, repeat=True)
 
     def control(self, what: str, function: Call[T], deadline: float = CONTROL_SECONDS, *, repeat: bool = True) -> T:
-        """Return what `function` does through the connection for changes.
+        """Return what `function` does to the host.
 
         `repeat`: it is made again where the connection was lost, because it may have been lost before the call.
         """
-        return self._call(self._controlling, what, function, deadline, repeat=repeat)
+        return self._call(self._control, what, function, deadline, repeat=repeat)
 
-    @contextmanager
-    def transfer(self, what: str) -> Iterator[libvirt.virConnect]:
-        """Give a connection of its own to a stream, used on the caller's thread: keepalive bounds its calls."""
-        connection = self.open_stream_connection(what)
-        try:
-            yield connection
-        except libvirt.libvirtError as error:
-            raise self._explain(error, what) from error
-        finally:
-            self.close_stream_connection(connection)
-
-    def open_stream_connection(self, what: str) -> libvirt.virConnect:
-        """Return a new connection, to be given to `close_stream_connection` in the end."""
-        connection = self.call_on_stream(what, self._open, OPEN_SECONDS, dispose)
-        events.keep(connection)
-        return connection
-
-    def call_on_stream(
-        self, what: str, function: Callable[[], T], deadline: float, dispose_late: Callable[[T], None] | None = None
-    ) -> T:
-        """Return what a call on a connection of one's own returns."""
-        try:
-            return self._streams.run(function, deadline, dispose_late)
-        except LateError as late:
-            raise self._explain_late(self._controlling, what, deadline, started=late.started) from None
-        except CrowdedError:
-            raise self._explain_crowd() from None
-        except libvirt.libvirtError as error:
-            raise self._explain(error, what) from error
-
-    def close_stream_connection(self, connection: libvirt.virConnect) -> None:
-        """Close a connection of one's own; a daemon that hangs is not waited for."""
-        with contextlib.suppress(LateError, CrowdedError):
-            self._streams.run(lambda: dispose(connection), PROBE_SECONDS)
+    def open_channel(self, what: str, on_lost: Callable[[], None] | None = None) -> Channel:
+        """Return a connection of one's own; `on_lost` is called on the event thread, and only queues."""
+        with self.explaining(what, OPEN_SECONDS):
+            connection = self.streams.run(lambda: self._connect(on_lost), OPEN_SECONDS, Connection.close)
+        return Channel(self, connection)
 
     def close(self) -> None:
-        """Let go of both connections; calls that hang are left to themselves."""
-        self._controlling.close()
-        self.observing.close()
-        self._streams.close()
+        """Let go of the connections; calls that hang are left to themselves."""
+        self._control.close()
+        self._observe.close()
+        self.streams.close()
 
-    def _call(self, slot: Slot, what: str, function: Call[T], deadline: float, *, repeat: bool) -> T:
+    def _call(self, connections: Connections, what: str, function: Call[T], deadline: float, *, repeat: bool) -> T:
         ends = time.monotonic() + deadline
-        while True:
-            try:
-                return slot.use(function, max(ends - time.monotonic(), 0.1))
-            except LostError as lost:
-                if not repeat:
-                    raise unreachable(self.uri, f"the connection was lost: {lost}") from lost
-                repeat = False
-            except LateError as late:
-                raise self._explain_late(slot, what, deadline, started=late.started) from None
-            except CrowdedError:
-                raise self._explain_crowd() from None
-            except libvirt.libvirtError as error:
-                raise translate(error, what) from error
+        other = self._control if connections is self._observe else self._observe
+        with self.explaining(what, deadline, other):
+            if repeat:
+                with contextlib.suppress(LostError):
+                    return connections.use(function, deadline)
+            return connections.use(function, max(ends - time.monotonic(), PROBE_SECONDS))
 
-    def _explain(self, error: libvirt.libvirtError, what: str) -> KCError:
-        if is_lost(error):
-            return unreachable(self.uri, f"the connection was lost: {message_of(error)}")
-        return translate(error, what)
+    def explaining(self, what: str, deadline: float, other: Connections | None = None) -> _Explaining:
+        """Return a block whose libvirt errors come out as KC's."""
+        return _Explaining(self, what, deadline, other or self._observe)
 
-    def _explain_crowd(self) -> KCError:
-        return unreachable(self.uri, "too many calls to it hang already")
-
-    def _explain_late(self, slot: Slot, what: str, deadline: float, *, started: bool) -> KCError:
-        """Tell a host that does not answer from one of which a part is stuck, by asking it something small."""
-        other = self._controlling if slot is self.observing else self.observing
-        try:
-            other.use(lambda connection: connection.getLibVersion(), PROBE_SECONDS)
-        except (LateError, CrowdedError, LostError, KCError, libvirt.libvirtError):
-            return unreachable(self.uri, f"it did not answer within {deadline:.0f} s")
-        if not started:
-            return TimedOutError(what, "the host is busy with earlier calls", "try again in a moment")
-        return TimedOutError(
-            what, f"no answer within {deadline:.0f} s", "a QEMU hangs, or libvirt is probing it; `kc doctor` tells more"
-        )
-
-    def _open(self) -> libvirt.virConnect:
+    def _connect(self, on_lost: Callable[[], None] | None = None) -> Connection:
         events.start()
         if self._asked:
-            return self._open_one(self._asked)
+            return Connection(self._open(self._asked), on_lost)
         try:
-            connection = self._open_one(SYSTEM)
+            raw = self._open(SYSTEM)
         except KCError:
             # Root's own session is the system's daemon again.
             if os.geteuid() == 0:
                 raise
-            connection = self._open_one(SESSION)
+            raw = self._open(SESSION)
         self._asked = self.uri
-        return connection
+        return Connection(raw, on_lost)
 
-    def _open_one(self, uri: str) -> libvirt.virConnect:
+    def _open(self, uri: str) -> libvirt.virConnect:
         try:
-            connection = libvirt.open(_quieten(uri))
+            raw = libvirt.open(_quieten(uri))
         except libvirt.libvirtError as error:
             raise unreachable(uri, message_of(error)) from error
         self.uri = uri
-        with contextlib.suppress(libvirt.libvirtError):
-            # Refused by libvirt's test driver, which has no daemon that could stop answering.
-            connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
-        return connection
+        if KEEPALIVE_IS_SAFE:
+            with contextlib.suppress(libvirt.libvirtError):
+                raw.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
+        return raw
+
+
+class Channel:
+    """A connection of one's own, for streams: one call at a time, each with a deadline."""
+
+    def __init__(self, link: Link, connection: Connection) -> None:
+        self._link = link
+        self._connection = connection
+
+    def call(self, what: str, function: Call[T], deadline: float = STREAM_SECONDS) -> T:
+        """Return what `function` returns for the connection."""
+        with self._link.explaining(what, deadline):
+            return self._link.streams.run(lambda: self._connection.perform(function), deadline)
+
+    def close(self) -> None:
+        """Close it; a daemon that hangs is not waited for."""
+        with contextlib.suppress(LateError, CrowdedError):
+            self._link.streams.run(self._connection.close, CLOSE_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Explaining:
+    """A block whose libvirt errors come out as KC's."""
+
+    def __init__(self, link: Link, what: str, deadline: float, other: Connections) -> None:
+        self._link = link
+        self._what = what
+        self._deadline = deadline
+        self._other = other
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        uri = self._link.uri
+        if isinstance(error, libvirt.libvirtError):
+            raise translate(error, self._what) from error
+        if isinstance(error, LostError):
+            raise unreachable(uri, f"the connection was lost: {error}") from error
+        if isinstance(error, CrowdedError):
+            raise unreachable(uri, "too many calls to it hang already") from None
+        if isinstance(error, LateError):
+            raise self._explain_late(started=error.started) from None
+
+    def _explain_late(self, *, started: bool) -> KCError:
+        """Tell a host that does not answer from one of which a part is stuck, by asking it something small."""
+        try:
+            self._other.use(lambda raw: raw.getLibVersion(), PROBE_SECONDS)
+        except (LateError, CrowdedError, LostError, KCError, libvirt.libvirtError):
+            return unreachable(self._link.uri, f"it did not answer within {self._deadline:.0f} s")
+        if not started:
+            return TimedOutError(self._what, "the host is busy with earlier calls", "try again in a moment")
+        return TimedOutError(
+            self._what,
+            f"no answer within {self._deadline:.0f} s",
+            "a QEMU hangs, or libvirt is probing it; `kc doctor` tells more",
+        )
 
 
 def _quieten(uri: str) -> str:

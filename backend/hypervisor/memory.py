@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from backend.errors import ConflictError, KCError, NotFoundError
@@ -292,7 +292,7 @@ class MemoryHypervisor:
                 ipv4_subnet=plan.ipv4_subnet, ipv6_subnet=plan.ipv6_subnet, ipv4_mode=plan.ipv4_mode,
                 ipv6_mode=plan.ipv6_mode,
             )  # fmt: skip
-        self.networks[plan.name] = replace(found, active=True)
+        self.networks[plan.name] = found._replace(active=True)
         self._tell("network", plan.name)
         return self.networks[plan.name]
 
@@ -301,7 +301,7 @@ class MemoryHypervisor:
         self._enter("ensure_network_started")
         if name not in self.networks:
             raise NotFoundError(f"network {name}", "no such network")
-        self.networks[name] = replace(self.networks[name], active=True)
+        self.networks[name] = self.networks[name]._replace(active=True)
         return self.networks[name]
 
     def ensure_network_gone(self, name: str, uid: str) -> None:

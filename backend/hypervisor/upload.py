@@ -16,14 +16,12 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import libvirt
 
-from backend.errors import FailedError
-from backend.hypervisor.errors import is_code
-from backend.hypervisor.link import Link
+from backend.errors import FailedError, KCError
+from backend.hypervisor.link import Channel, Link
 from backend.hypervisor.plan import Volume
 from backend.hypervisor.pools import delete_volume, find_details, find_volume, marked_name, marker_name, require_pool
 from backend.hypervisor.volume_xml import build_raw
@@ -33,6 +31,7 @@ STALL_SECONDS = 15.0
 POLL_SECONDS = 0.1
 BACK_OFF_SECONDS = 0.2
 
+T = TypeVar("T")
 Report = Callable[[int], None]
 
 
@@ -40,15 +39,15 @@ def upload_volume(
     link: Link, pool: str, name: str, source: BinaryIO, size_bytes: int, volume_format: str, report: Report | None
 ) -> Volume:
     """Write a volume whole; what another process uploads meanwhile, of the same name and size, is taken for it."""
-    with link.transfer(f"volume {name}") as connection:
-        upload = _Upload(connection, require_pool(connection, pool), name, size_bytes, report or _ignore)
+    with link.open_channel(f"volume {name}") as channel:
+        upload = _Upload(channel, pool, name, size_bytes, report or _ignore)
         while True:
             volume = upload.await_others()
             if volume is None and upload.claim():
                 upload.write(source)
                 volume = upload.commit()
             if volume is not None:
-                return replace(volume, format=volume_format)
+                return volume._replace(format=volume_format)
 
 
 def _ignore(_done: int) -> None:
@@ -58,51 +57,41 @@ def _ignore(_done: int) -> None:
 class _Upload:
     """One process's way to a whole volume."""
 
-    def __init__(
-        self, connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, size_bytes: int, report: Report
-    ) -> None:
-        self._connection = connection
-        self._pool = pool
+    def __init__(self, channel: Channel, pool: str, name: str, size_bytes: int, report: Report) -> None:
+        self._channel = channel
+        self._pool_name = pool
         self._name = name
+        self._what = f"volume {name}"
         self._size = size_bytes
         self._report = report
         self._marker = marker_name(name, os.urandom(4).hex())
 
     def await_others(self) -> Volume | None:
         """Wait while others upload, and bury the dead; return what another one finished meanwhile."""
-        waited = False
-        seen: tuple[object, ...] = ()
+        seen: _Progress | None = None
         moved_at = time.monotonic()
-        while markers := self._other_markers():
-            waited = True
-            now = (*markers, *self._progress())
-            if now != seen:
-                seen, moved_at = now, time.monotonic()
+        while (progress := self._call(self._look)).markers:
+            if progress != seen:
+                seen, moved_at = progress, time.monotonic()
             elif time.monotonic() - moved_at > STALL_SECONDS:
-                for marker in markers:
-                    delete_volume(self._pool, marker)
+                self._call(lambda pool: [delete_volume(pool, marker) for marker in progress.markers])
                 return None
-            self._report(min(self._progress()[0], self._size))
+            self._report(min(progress.allocation_bytes, self._size))
             time.sleep(POLL_SECONDS)
-        if not waited:
+        if seen is None or progress.volume is None or progress.volume.capacity_bytes != self._size:
             return None
-        details = find_details(self._pool, self._name)
-        return details.volume if details is not None and details.volume.capacity_bytes == self._size else None
+        return progress.volume
 
     def claim(self) -> bool:
         """Make an empty volume that is this one's alone; False where another one is at it."""
-        self._pool.createXML(build_raw(self._marker, 1))
         try:
-            if self._other_markers():
-                delete_volume(self._pool, self._marker)
-                time.sleep(random.uniform(0, BACK_OFF_SECONDS))  # noqa: S311 - two that back off are not to meet again
-                return False
-            delete_volume(self._pool, self._name)
-            self._pool.createXML(build_raw(self._name, self._size))
+            is_mine = self._call(self._make_empty)
         except BaseException:
             self._give_up()
             raise
-        return True
+        if not is_mine:
+            time.sleep(random.uniform(0, BACK_OFF_SECONDS))  # noqa: S311 - two that back off are not to meet again
+        return is_mine
 
     def write(self, source: BinaryIO) -> None:
         """Send the bytes; on any failure nothing stays."""
@@ -114,46 +103,55 @@ class _Upload:
 
     def commit(self) -> Volume | None:
         """Say that the volume is whole; None where this one had been taken for dead."""
-        if not delete_volume(self._pool, self._marker):
+        if not self._call(lambda pool: delete_volume(pool, self._marker)):
             return None
-        details = find_details(self._pool, self._name)
+        details = self._call(lambda pool: find_details(pool, self._name))
         return details.volume if details is not None else None
 
-    def _other_markers(self) -> list[str]:
-        names = self._pool.listVolumes()
-        return sorted(name for name in names if name != self._marker and marked_name(name) == self._name)
+    def _call(self, function: Callable[[libvirt.virStoragePool], T]) -> T:
+        return self._channel.call(self._what, lambda raw: function(require_pool(raw, self._pool_name)))
 
-    def _progress(self) -> tuple[int, int]:
-        """Return how many bytes of the volume there are, and how large it is."""
-        volume = find_volume(self._pool, self._name)
-        try:
-            _, capacity, allocation = volume.info() if volume is not None else (0, 0, 0)
-        except libvirt.libvirtError as error:
-            if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
-                raise
-            return 0, 0
-        return allocation, capacity
+    def _other_markers(self, pool: libvirt.virStoragePool) -> tuple[str, ...]:
+        names = pool.listVolumes()
+        return tuple(sorted(name for name in names if name != self._marker and marked_name(name) == self._name))
+
+    def _look(self, pool: libvirt.virStoragePool) -> _Progress:
+        markers = self._other_markers(pool)
+        details = find_details(pool, self._name)
+        volume = details.volume if details is not None else None
+        return _Progress(markers, volume, volume.allocation_bytes if volume is not None else 0)
+
+    def _make_empty(self, pool: libvirt.virStoragePool) -> bool:
+        pool.createXML(build_raw(self._marker, 1))
+        if self._other_markers(pool):
+            delete_volume(pool, self._marker)
+            return False
+        delete_volume(pool, self._name)
+        pool.createXML(build_raw(self._name, self._size))
+        return True
 
     def _send(self, source: BinaryIO) -> None:
-        volume = find_volume(self._pool, self._name)
-        if volume is None:
-            raise FailedError(f"volume {self._name}", "it was deleted while it was uploaded", "upload it again")
-        stream = self._connection.newStream()
-        volume.upload(stream, 0, self._size, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+        stream = self._channel.call(self._what, self._begin)
         try:
-            done = 0
             for start, length, is_hole in find_extents(source, self._size):
                 if is_hole:
-                    stream.sendHole(length)
+                    self._channel.call(self._what, lambda _, length=length: stream.sendHole(length))  # type: ignore[misc]
                 else:
                     self._send_data(stream, source, start, length)
-                done = start + length
-                self._report(done)
-            stream.finish()
+                self._report(start + length)
+            self._channel.call(self._what, lambda _: stream.finish())
         except BaseException:
-            with contextlib.suppress(libvirt.libvirtError):
-                stream.abort()
+            with contextlib.suppress(KCError):
+                self._channel.call(self._what, lambda _: stream.abort())
             raise
+
+    def _begin(self, raw: libvirt.virConnect) -> libvirt.virStream:
+        volume = find_volume(require_pool(raw, self._pool_name), self._name)
+        if volume is None:
+            raise FailedError(self._what, "it was deleted while it was uploaded", "upload it again")
+        stream = raw.newStream()
+        volume.upload(stream, 0, self._size, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+        return stream
 
     def _send_data(self, stream: libvirt.virStream, source: BinaryIO, start: int, length: int) -> None:
         source.seek(start)
@@ -161,19 +159,35 @@ class _Upload:
         while start < end:
             chunk = source.read(min(CHUNK_BYTES, end - start))
             if not chunk:
-                raise FailedError(f"volume {self._name}", "the source ended too early", "has it changed? try again")
-            sent = 0
-            while sent < len(chunk):
-                sent += stream.send(chunk[sent:] if sent else chunk)
+                raise FailedError(self._what, "the source ended too early", "has it changed? try again")
+            self._channel.call(self._what, lambda _, chunk=chunk: _send_whole(stream, chunk))  # type: ignore[misc]
             start += len(chunk)
             self._report(start)
 
     def _give_up(self) -> None:
         """Take everything back, unless another one has taken over; a lost connection leaves the marker to tell."""
-        with contextlib.suppress(libvirt.libvirtError):
-            if find_volume(self._pool, self._marker) is not None:
-                delete_volume(self._pool, self._name)
-                delete_volume(self._pool, self._marker)
+
+        def undo(pool: libvirt.virStoragePool) -> None:
+            if find_volume(pool, self._marker) is not None:
+                delete_volume(pool, self._name)
+                delete_volume(pool, self._marker)
+
+        with contextlib.suppress(KCError):
+            self._call(undo)
+
+
+class _Progress(NamedTuple):
+    """What others have of a volume: their markers, the volume itself, and how much of it there is."""
+
+    markers: tuple[str, ...]
+    volume: Volume | None
+    allocation_bytes: int
+
+
+def _send_whole(stream: libvirt.virStream, chunk: bytes) -> None:
+    sent = 0
+    while sent < len(chunk):
+        sent += stream.send(chunk[sent:] if sent else chunk)
 
 
 def find_extents(source: BinaryIO, size_bytes: int) -> Iterator[tuple[int, int, bool]]:

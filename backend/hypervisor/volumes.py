@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import libvirt
 
 from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
 from backend.hypervisor.domain_xml import Placement, Source
 from backend.hypervisor.errors import is_code
-from backend.hypervisor.link import Link
+from backend.hypervisor.link import Channel, Link
 from backend.hypervisor.plan import DiskPlan, DomainPlan, Volume
 from backend.hypervisor.pools import (
     delete_volume,
@@ -112,28 +111,20 @@ class Volumes:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return bytes of a volume's file (see the protocol); b"" where there is none."""
-        with self._link.transfer(f"volume {name}") as connection:
-            pool = find_pool(connection, self._pool)
-            if pool is None:
-                return b""
-            if find_volume(pool, name) is None:
-                refresh(pool)
-            return _download(connection, pool, name, offset, length)
+        with self._link.open_channel(f"volume {name}") as channel:
+            return self._download(channel, name, offset, length)
 
     def read_log(self, name: str, limit_bytes: int) -> bytes:
         """Return the last bytes of a console's log, across the files that it has been rotated into."""
         parts: list[bytes] = []
-        with self._link.transfer(f"volume {name}") as connection:
-            pool = find_pool(connection, self._pool)
-            if pool is None:
-                return b""
-            refresh(pool)
-            wanted = limit_bytes
+        wanted = limit_bytes
+        with self._link.open_channel(f"volume {name}") as channel:
             for file in (name, *(f"{name}.{index}" for index in range(OLDER_LOGS))):
-                if wanted <= 0 or (file != name and find_volume(pool, file) is None):
+                part = self._download(channel, file, -wanted, 0)
+                parts.append(part)
+                wanted -= len(part)
+                if wanted <= 0 or (not part and file != name):
                     break
-                parts.append(_download(connection, pool, file, -wanted, 0))
-                wanted -= len(parts[-1])
         return b"".join(reversed(parts))
 
     def ensure_gone(self, name: str) -> None:
@@ -187,6 +178,39 @@ class Volumes:
             lambda connection: _source(_require(require_pool(connection, self._pool), name), "raw"),
         )
 
+    def _download(self, channel: Channel, name: str, offset: int, length: int) -> bytes:
+        what = f"volume {name}"
+        stream = channel.call(what, lambda raw: self._begin_download(raw, name, offset, length))
+        if stream is None:
+            return b""
+        data = bytearray()
+        while True:
+            chunk = channel.call(what, lambda _: stream.recv(CHUNK_BYTES))
+            if not chunk or isinstance(chunk, int):
+                break
+            data += chunk
+        channel.call(what, lambda _: stream.finish())
+        return bytes(data)
+
+    def _begin_download(self, raw: libvirt.virConnect, name: str, offset: int, length: int) -> libvirt.virStream | None:
+        pool = find_pool(raw, self._pool)
+        if pool is None:
+            return None
+        volume = find_volume(pool, name)
+        if volume is None:
+            refresh(pool)
+            volume = find_volume(pool, name)
+        if volume is None:
+            return None
+        size = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
+        start = max(size + offset, 0) if offset < 0 else min(offset, size)
+        wanted = min(length or size, size - start)
+        if wanted <= 0:
+            return None
+        stream = raw.newStream()
+        volume.download(stream, start, wanted)
+        return stream
+
     def _find_users(self, connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str) -> list[str]:
         target = find_details(pool, name)
         if target is None:
@@ -218,7 +242,7 @@ def _list(pool: libvirt.virStoragePool, prefix: str) -> list[Volume]:
             continue
         details = find_details(pool, name)
         if details is not None:
-            found.append(replace(details.volume, whole=name not in partial))
+            found.append(details.volume._replace(whole=name not in partial))
         elif name in partial:
             # Given up before its first byte; listed so that it is cleared away.
             found.append(Volume(name, "", "raw", 0, 0, whole=False))
@@ -258,26 +282,3 @@ def _find_chain(connection: libvirt.virConnect, pool: libvirt.virStoragePool, di
         details = look_up(lambda path=path: connection.storageVolLookupByPath(path))  # type: ignore[misc]
         chain.append(Source(path, backing_format, details is not None and details.kind == "block"))
     return tuple(chain)
-
-
-def _download(
-    connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, offset: int, length: int
-) -> bytes:
-    volume = find_volume(pool, name)
-    if volume is None:
-        return b""
-    size = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
-    start = max(size + offset, 0) if offset < 0 else min(offset, size)
-    wanted = min(length or size, size - start)
-    if wanted <= 0:
-        return b""
-    stream = connection.newStream()
-    volume.download(stream, start, wanted)
-    data = bytearray()
-    while True:
-        chunk = stream.recv(CHUNK_BYTES)
-        if not chunk or isinstance(chunk, int):
-            break
-        data += chunk
-    stream.finish()
-    return bytes(data)

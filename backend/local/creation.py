@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from backend.errors import ConflictError, NotFoundError, RefusedError
+from backend.images.user_data import complete_user_data
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
 from backend.model.parameters import check_parameters, resolve_hardware
@@ -66,6 +67,7 @@ def _prepare_vm(store: Store, body: Document) -> None:
     machine_type = pin(store, MACHINE_TYPE, spec["type"], what)
     spec["type"]["version"] = machine_type["version"]
     check_parameters(spec["parameters"], machine_type["spec"], what)
+    complete_user_data(spec["userData"], spec["sshKeys"])
     if image["arch"] != machine_type["spec"]["arch"]:
         raise RefusedError(
             what,

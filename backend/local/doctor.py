@@ -12,8 +12,8 @@ from backend.hypervisor.plan import HostFacts
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.volumes import image_volume
 from backend.model.kinds import IMAGE, NETWORK
+from backend.model.networks import libvirt_name
 from backend.operations.journal import Owner
-from backend.operations.networks import libvirt_name
 from backend.service import Finding
 from backend.settings import Settings
 from backend.store.protocol import Store

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import ConflictError, from_problem
 from backend.images.volumes import STARTER_SOURCE, image_volume, starter_prefix
 from backend.local.creation import current_user
-from backend.local.uploading import describe_image, prepare_image
+from backend.local.uploading import describe_image, prepare_image, source_of
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK
 
@@ -163,11 +163,11 @@ def _store_starter(service: LocalService, path: Path, source: str, known: Docume
     if known is None:
         try:
             body = prepare_image(service.store, STARTER, path, {}, declared, source)
-            _settle(service, service.accept(body, "image.create", {"path": str(path)}, expect=0))
+            _settle(service, service.accept(body, "image.create", source_of(path), expect=0))
         except ConflictError:
             if service.store.find(IMAGE.name, STARTER) is None:
                 raise
         return
     body = {key: value for key, value in known.items() if key not in ("status", "version")}
     body |= {"spec": describe_image(path, declared, source), "updatedAt": format_time(), "updatedBy": current_user()}
-    _settle(service, service.accept(body, "image.store", {"path": str(path)}, expect=known["version"]))
+    _settle(service, service.accept(body, "image.store", source_of(path), expect=known["version"]))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import KCError
 from backend.hypervisor.plan import Address, ObservedDomain
-from backend.hypervisor.protocol import Hypervisor
 from backend.local.views import running_operations, show_foreign, show_vm
 from backend.model.documents import Document
 from backend.model.kinds import NETWORK, OPERATION, VM
+from backend.model.networks import libvirt_name
 from backend.service import DocumentPage, Event
-from backend.store.protocol import Store
+
+if TYPE_CHECKING:
+    from backend.hypervisor.protocol import Hypervisor
+    from backend.store.protocol import Store
 
 Predicate = Callable[[Document], bool]
 TICK_SECONDS = 0.1
@@ -40,8 +43,6 @@ class Observer:
         """Return the libvirt networks behind the documents; read again only after the store has moved."""
         revision = self.store.revision()
         if self._networks[0] != revision:
-            from backend.operations.networks import libvirt_name  # noqa: PLC0415 - heavier than the list needs
-
             names = [
                 libvirt_name(network)
                 for network in self.store.list_documents(NETWORK.name).items

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, TimedOutError, UsageError, from_problem
-from backend.hypervisor.protocol import Hypervisor
 from backend.local.observing import Observer
 from backend.local.views import describe_operation
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, NETWORK, OPERATION, VM, Kind, find_kind
-from backend.operations import journal
-from backend.operations.runner import Runner
 from backend.service import Accepted, ConsoleStream, DocumentPage, Event, Finding, Progress
 from backend.store.protocol import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backend.hypervisor.plan import Sample
+    from backend.hypervisor.protocol import Hypervisor
+    from backend.operations.runner import Runner
     from backend.settings import Settings
 
 POLL_SECONDS = 0.5
@@ -35,7 +36,18 @@ class LocalService:
         self.settings = settings
         self.operate = operate
         self.observer = Observer(store, hypervisor)
-        self.runner = Runner(store, hypervisor, _label(store))
+        self._guard = threading.Lock()
+        self._runner: Runner | None = None
+
+    @property
+    def runner(self) -> Runner:
+        """What runs operations; made when the first is met, since most commands meet none."""
+        if self._runner is None:
+            from backend.operations.runner import Runner  # noqa: PLC0415 - the list of VMs needs none
+
+            with self._guard:
+                self._runner = self._runner or Runner(self.store, self.hypervisor, _label(self.store))
+        return self._runner
 
     # --- reading
     def list_documents(
@@ -106,6 +118,8 @@ class LocalService:
         self, body: Document, operation_type: str, parameters: dict[str, Any], *, expect: int | None
     ) -> Accepted:
         """Write a document and the operation that brings the world to it, in one transaction, and begin with it."""
+        from backend.operations import journal  # noqa: PLC0415 - the list of VMs needs none
+
         with self.store.transaction() as transaction:
             written = transaction.put(body, expect=expect)
             if not operation_type:
@@ -182,6 +196,8 @@ class LocalService:
         raise NotFoundError(f"{kind.title} {name}", f"no such {kind.title}", f"see kc {kind.command} list")
 
     def _operate_on(self, document: Document, operation_type: str, parameters: dict[str, Any], by: str) -> Accepted:
+        from backend.operations import journal  # noqa: PLC0415 - as above
+
         operation = journal.new_operation(operation_type, document, parameters, by)
         with self.store.transaction() as transaction:
             operation = journal.begin(
@@ -219,16 +235,19 @@ class LocalService:
 
     def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str]) -> Accepted:
         """Take the image in a local file; see the protocol."""
-        from backend.local.uploading import prepare_image  # noqa: PLC0415 - pydantic, oslo
+        from backend.local.uploading import prepare_image, source_of  # noqa: PLC0415 - pydantic, oslo
 
         # Nothing is read, let alone written, for a host that does not answer.
         self.hypervisor.find_domain(name)
+        origin = source_of(path)
         body = prepare_image(self.store, name, path, metadata, declared)
-        return self.accept(body, "image.create", {"path": str(path.absolute())}, expect=0)
+        return self.accept(body, "image.create", origin, expect=0)
 
     # --- operations
     def wait(self, operation: str, *, timeout: float | None = None, progress: Progress | None = None) -> Document:
         """Return an operation once it ended; see the protocol."""
+        from backend.operations import journal  # noqa: PLC0415 - as above
+
         deadline = None if timeout is None else time.monotonic() + timeout
         since = self.store.revision()
         seen: Document | None = None
@@ -275,6 +294,8 @@ class LocalService:
 
     def cancel(self, operation: str) -> Document:
         """Ask an operation to end and undo itself."""
+        from backend.operations import journal  # noqa: PLC0415 - as above
+
         document = journal.request_cancel(self.store, operation)
         self.runner.cancel(document["uid"])
         if self.operate:
@@ -286,7 +307,7 @@ class LocalService:
 
         Waits until they ended, or until the hypervisor turns out not to answer.
         """
-        uids = self.runner.take_up()
+        uids = self.runner.take_up() if self.store.leases() else []
         for uid in uids:
             document = self.store.get(OPERATION.name, uid)
             if document is None:
@@ -338,7 +359,8 @@ class LocalService:
 
     def close(self) -> None:
         """Let go of everything."""
-        self.runner.close()
+        if self._runner is not None:
+            self._runner.close()
         self.observer.close()
         self.hypervisor.close()
         self.store.close()

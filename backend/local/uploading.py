@@ -11,7 +11,20 @@ from backend.local.creation import current_user
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE
 from backend.model.schemas import check_name, validate_document
+from backend.operations.images import fingerprint
 from backend.store.protocol import Store
+
+
+def source_of(path: Path) -> Document:
+    """Return the parameters of the operation that stores a file; asked for before the file is inspected.
+
+    What happens to the file from then on is found out. A file that cannot be looked at is the inspection's to refuse.
+    """
+    try:
+        mark = fingerprint(path.stat())
+    except OSError:
+        mark = ""
+    return {"path": str(path.absolute()), "fingerprint": mark}
 
 
 def describe_image(path: Path, declared: dict[str, str], source: str = "") -> Document:

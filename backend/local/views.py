@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.hypervisor.plan import Address, ObservedDomain
 from backend.model.documents import API_VERSION, Document
 from backend.model.kinds import OPERATION, VM
-from backend.store.protocol import Store
 from backend.text import sanitise
+
+if TYPE_CHECKING:
+    from backend.store.protocol import Store
 
 
 def describe_operation(operation: Document) -> dict[str, Any]:

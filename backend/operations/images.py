@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from backend.errors import ConflictError, FailedError
 from backend.images.volumes import image_volume
 from backend.operations.steps import Context, Step
+
+
+def fingerprint(status: os.stat_result) -> str:
+    """Return what changes whenever a file's bytes may have: what was inspected is to be what is stored."""
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def ensure_pool(context: Context) -> None:
@@ -25,8 +31,8 @@ def store_bytes(context: Context) -> None:
     what = f"image {context.target['name']}"
     try:
         with path.open("rb") as source:
-            status = path.stat()
-            if status.st_size != size:
+            status = os.fstat(source.fileno())
+            if fingerprint(status) != context.parameters["fingerprint"]:
                 raise FailedError(what, f"{path} has changed since it was checked", "upload it again")
             # Holes take no room in the pool either.
             needed = min(size, status.st_blocks * 512)
@@ -40,6 +46,9 @@ def store_bytes(context: Context) -> None:
             context.hypervisor.upload(
                 name, source, size, volume_format=spec["format"], report=lambda done: context.report(done, size)
             )
+            if fingerprint(os.fstat(source.fileno())) != context.parameters["fingerprint"]:
+                context.hypervisor.ensure_volume_gone(name)
+                raise FailedError(what, f"{path} changed while it was stored", "upload it again")
     except OSError as error:
         raise FailedError(what, f"cannot read {path}: {error.strerror}", "upload it again") from error
     context.status["volume"] = name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from ipaddress import ip_interface, ip_network
 
 from backend.errors import ConflictError
@@ -10,22 +9,8 @@ from backend.hypervisor.plan import NetworkPlan
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.seed import SeedNic
 from backend.model.documents import Document
+from backend.model.networks import libvirt_name, libvirt_uid
 from backend.operations.steps import Context, Step
-
-# The uuid of a libvirt network that several KCs share follows from its name, so that each knows it for KC's.
-_SHARED = uuid.UUID("5a0c8f5e-7f0e-5d0a-9a5e-6b632d6e6574")
-
-
-def libvirt_name(network: Document) -> str:
-    """Return the name of the libvirt network behind a network's document."""
-    shared: str = network["spec"]["libvirtNetwork"]
-    return shared or f"kc-{network['uid'].replace('-', '')[:10]}"
-
-
-def libvirt_uid(network: Document) -> str:
-    """Return the uuid that KC gives to the libvirt network behind a document."""
-    shared: str = network["spec"]["libvirtNetwork"]
-    return str(uuid.uuid5(_SHARED, shared)) if shared else str(network["uid"])
 
 
 def plan_network(network: Document) -> NetworkPlan:

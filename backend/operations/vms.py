@@ -9,8 +9,9 @@ from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
 from backend.images.volumes import image_volume
 from backend.model.documents import Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK
+from backend.model.networks import libvirt_name
 from backend.model.parameters import resolve_hardware
-from backend.operations.networks import ensure_network, libvirt_name, seed_nic
+from backend.operations.networks import ensure_network, seed_nic
 from backend.operations.steps import Context, Step
 
 GIB = 1 << 30

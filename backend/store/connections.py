@@ -178,8 +178,7 @@ class Connections:
                 self._writer = None
         finally:
             if locked:
-                self._lock.release()
-                self._lock.close()
+                self._lock.release(close=True)
 
     def _borrow(self) -> sqlite3.Connection:
         try:

@@ -50,7 +50,7 @@ class FileEngine:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Open the store at `path`, made where it is missing; raises RefusedError for a file that is none."""
-        self.path = path.absolute().resolve()
+        self.path = path.resolve()
         lock = FileLock(Path(f"{self.path}.lock"))
         ensure_file(self.path, lock, create=create)
         self._watcher = Watcher(partial(connect, self.path, cache_mib=1))

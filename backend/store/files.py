@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import time
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def check_header(path: Path) -> bool:
     An empty file counts as nothing. The header of a database is described at https://www.sqlite.org/fileformat.html.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RefusedError(f"store {path}", "it is no file", "name another one with KC_STORE")
         with path.open("rb") as file:
             header = file.read(100)
     except FileNotFoundError:
@@ -100,15 +103,17 @@ def ensure_file(path: Path, lock: FileLock, *, create: bool) -> None:
     if not create:
         raise NotFoundError(f"store {path}", "there is none", "kc init makes one")
     make_private(path.parent)
-    with lock:
+    lock.acquire()
+    try:
         if not check_header(path):
             _check_for_log(path)
-            try:
-                _create(path)
-            except sqlite3.Error as error:
-                raise explain(path, error) from error
-            except OSError as error:
-                raise explain_file(path, error) from error
+            _create(path)
+    except sqlite3.Error as error:
+        raise explain(path, error) from error
+    except OSError as error:
+        raise explain_file(path, error) from error
+    finally:
+        lock.release(close=True)
 
 
 def _check_for_log(path: Path) -> None:

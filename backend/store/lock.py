@@ -74,16 +74,14 @@ class FileLock:
             self._threads.release()
             raise
 
-    def release(self) -> None:
-        """Give the lock back."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._threads.release()
-
-    def close(self) -> None:
-        """Let go of the file; nobody may hold the lock."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+    def release(self, *, close: bool = False) -> None:
+        """Give the lock back, and let go of its file as well where it will not be needed again soon."""
+        if close:
+            os.close(self._descriptor)  # and so unlocks
             self._descriptor = -1
+        else:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._threads.release()
 
     def _open(self) -> int:
         try:

@@ -27,5 +27,9 @@ def open_store(url: str, *, create: bool = True) -> Store:
     from backend.store.engine import FileEngine  # noqa: PLC0415 - only a store in a file needs SQLite
     from backend.store.tinydb_store import TinyDBStore  # noqa: PLC0415
 
-    engine = FileEngine(Path(path).expanduser(), create=create)
+    try:
+        file = Path(path).expanduser().resolve()
+    except RuntimeError as error:  # a loop of links, or ~ without a home
+        raise RefusedError(what, "its path leads nowhere", _HINT) from error
+    engine = FileEngine(file, create=create)
     return TinyDBStore(engine, f"tinydb:{engine.path}")

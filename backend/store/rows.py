@@ -148,10 +148,14 @@ class Engine(Protocol):
 def join_row(row: Row) -> Document:
     """Return the whole document of a row: its body with `version` and `status`; a copy of the caller's own."""
     version, body, status = row
-    document: Document = decode(body)
-    document["version"] = version
-    document["status"] = decode(status) if status else {}
-    return document
+    return complete(decode(body), version, status)
+
+
+def complete(body: Document, version: int, status: bytes | None) -> Document:
+    """Make a body the whole document that it is a part of, in place, and return it."""
+    body["version"] = version
+    body["status"] = decode(status) if status else {}
+    return body
 
 
 def strip_document(document: dict[str, Any]) -> Document:

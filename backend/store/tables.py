@@ -21,7 +21,7 @@ from backend.model.documents import Document
 from backend.store.codec import decode, encode, encode_metadata, is_same
 from backend.store.faults import describe
 from backend.store.files import new_uid
-from backend.store.rows import STATUS, Engine, Label, Row, join_row, strip_document
+from backend.store.rows import STATUS, Engine, Label, Row, complete, strip_document
 
 _PAGE = 500
 # They tell of a change and are none.
@@ -129,10 +129,7 @@ class Working(MutableMapping[str, Document]):
                 if name != self._name(old, uid):
                     self._engine.rename(self._table, uid, name)
                 version = self._engine.update(self._table, uid, _label(name, document), body, version)
-        if whole:
-            document["version"] = version
-            document["status"] = decode(status) if status else {}
-        self._written[uid] = document
+        self._written[uid] = complete(document, version, status) if whole else document
 
     def _remove(self, uid: str, row: Row) -> None:
         name = self._name(decode(row[1]), uid)
@@ -180,7 +177,7 @@ class DocumentTable(Table):
             working = Working(self._engine, self.name)
             document = working.get(uid)
             if document is None:
-                raise NotFoundError(describe(self.name, uid), "there is none", "")
+                raise NotFoundError(describe(self.name, uid), "there is none", "it may just have been deleted")
             self._check_version(working, uid, str(document.get("name", uid)), expect)
             del working[uid]
             working.flush()
@@ -262,7 +259,7 @@ def scan(engine: Engine, table: str) -> Iterator[tuple[str, Row]]:
 def open_row(table: str, row: Row) -> Document:
     """Return the document of a row of any table; one of KC's is whole."""
     document: Document = decode(row[1])
-    return join_row(row) if document.get("kind") == table else document
+    return complete(document, row[0], row[2]) if document.get("kind") == table else document
 
 
 def is_unchanged(old: Document, new: Document, *, whole: bool) -> bool:

@@ -55,13 +55,16 @@ class TinyDBTransaction:
         """Write the next version of a document and return it whole; a `version` and `status` in it are passed over."""
         for field in ("kind", "name", "uid"):
             if not isinstance(body.get(field), str) or not body[field]:
-                raise RefusedError(f"document {body.get('name', '')!s}".strip(), f"it has no {field}", "give it one")
+                raise RefusedError(describe("document", str(body.get("name"))), f"it has no {field}", "give it one")
+        if "." in body["kind"]:
+            # The part after a dot tells what is kept about a kind's documents, such as their status.
+            raise RefusedError(describe("document", body["name"]), "a kind has no dot", "take another kind")
         return self._table(body["kind"]).put(body, expect=expect)
 
     def put_status(self, kind: str, uid: str, status: dict[str, Any]) -> None:
         """Replace the status of a live document; an equal one moves nothing."""
         if self._engine.read(kind, uid) is None:
-            raise NotFoundError(describe(kind, uid), "there is none", "")
+            raise NotFoundError(describe(kind, uid), "there is none", "it may just have been deleted")
         self._table(kind + STATUS).replace(uid, status)
 
     def delete(self, kind: str, uid: str, *, expect: int | None = None) -> None:

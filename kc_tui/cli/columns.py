@@ -64,9 +64,10 @@ def show_age(document: Document) -> str:
 
 
 def _mebibytes(count: object) -> str:
-    from kc_tui.state.formatting import format_mebibytes  # noqa: PLC0415 - an empty list needs none
-
-    return format_mebibytes(count) if isinstance(count, (int, float)) else DASH
+    # Its own, though kc_tui.state has one: the list of VMs is held to three times virsh's, imports and all.
+    if not isinstance(count, (int, float)):
+        return DASH
+    return f"{count / 1024:g} GiB" if count >= 1024 and count % 256 == 0 else f"{count:g} MiB"  # noqa: PLR2004 - units
 
 
 def _bytes(count: object) -> str:

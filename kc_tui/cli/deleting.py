@@ -71,5 +71,12 @@ def _confirm(kind: Kind, names: Sequence[str], *, with_disks: bool) -> None:
         question, wanted = f"Delete {kind.title} {shown}? type y:", ("y", "yes")
     sys.stdout.flush()
     print(question, end=" ", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() not in wanted:
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    if answer.strip() not in wanted:
         raise FailedError(f"kc {kind.command} delete", "not confirmed", "nothing was deleted")

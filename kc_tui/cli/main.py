@@ -42,7 +42,6 @@ def run(
     try:
         code = _dispatch(arguments, open_service, open_application)
         sys.stdout.flush()
-        return code
     except KCError as error:
         return report_error(error, as_json=as_json)
     except KeyboardInterrupt as error:
@@ -55,8 +54,7 @@ def run(
             raise
         report_error(FailedError("standard output", str(error.strerror).lower()), as_json=as_json)
         return _end_quietly(FailedError.exit_code)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+    return code
 
 
 def _mend_streams() -> None:
@@ -109,7 +107,10 @@ def _dispatch(arguments: list[str], open_service: Opener | None, open_applicatio
 
 def _run_command(path: str, command: Command, arguments: list[str], open_service: Opener | None) -> int:
     parser = build_parser(path, command)
-    values = parser.parse(arguments)
+    try:
+        values = parser.parse(arguments)
+    except SystemExit:  # argparse has printed the help that was asked for
+        return 0
     with Session(values, open_service, finishes=command.finishes) as session:
         return command.run(session, values)
 

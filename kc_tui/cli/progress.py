@@ -15,7 +15,7 @@ _CLEAR = "\r\x1b[K"
 
 
 def describe_operation(operation: Document) -> str:
-    """Return what an operation is doing: `web: step 3 of 6: making the disk`; empty between two steps and at the end."""
+    """Return what an operation is doing: `web: step 3 of 6: making the disk`; empty where it rests."""
     from kc_tui.state.operations import shorten  # noqa: PLC0415 - only those that wait see it
 
     short = shorten(operation)

@@ -68,7 +68,9 @@ def test_a_terminal_speaks_to_the_guest(ready_home: Path, ready_kc: Kc, name: st
 
 
 def test_several_at_once_and_by_selector(ready_kc: Kc, name: str) -> None:
-    made = ready_kc("vm", "create", name, *CREATE, "--no-start", "--count", "2", "--meta", f"group={name}", "-o", "json")
+    made = ready_kc(
+        "vm", "create", name, *CREATE, "--no-start", "--count", "2", "--meta", f"group={name}", "-o", "json"
+    )
     assert made.status == 0, made.stderr
     vms = made.json()["items"]
     assert [vm["name"] for vm in vms] == [f"{name}-1", f"{name}-2"]
@@ -88,7 +90,9 @@ def test_several_at_once_and_by_selector(ready_kc: Kc, name: str) -> None:
 def test_an_image_from_a_file_and_back_out(ready_kc: Kc, tmp_path: Path, name: str) -> None:
     path = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "8M"], check=True, timeout=30)
-    made = ready_kc("image", "upload", str(path), "--name", name, "--format", "qcow2", "--meta", "os=none", "-o", "json")
+    made = ready_kc(
+        "image", "upload", str(path), "--name", name, "--format", "qcow2", "--meta", "os=none", "-o", "json"
+    )
     assert made.status == 0, made.stderr
     assert made.json()["spec"]["virtualSizeBytes"] == 8 << 20
     assert ready_kc("image", "upload", str(path), "--name", name).status == 4

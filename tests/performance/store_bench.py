@@ -202,7 +202,8 @@ def measure_selector(folder: Path, _documents: int, many: int) -> Iterator[Row]:
     store = fill(folder, many, statuses=True)
     held = [{**make(number), "version": 1, "status": {"power": "running"}} for number in range(many)]
     for text in SELECTORS:
-        memory = median(lambda holds=parse(text).holds: sum(map(holds, held)), 5)
+        holds = parse(text).holds
+        memory = median(lambda holds=holds: sum(map(holds, held)), 5)
         yield Row(f"in memory, {many:,}: {text}", memory, 0.1, 1.0, "100 ms")
     held.clear()
     for text in SELECTORS:

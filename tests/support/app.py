@@ -34,7 +34,7 @@ def make_app(
 @asynccontextmanager
 async def running(app: KCApp, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[None]]:
     """Run an application until everything is known and shown; end it in order."""
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         await wait_for(pilot, lambda: is_ready(app), "everything is known")
         await settle(pilot)
         yield pilot

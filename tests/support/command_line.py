@@ -15,9 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.memory_service import MemoryService
-
 from kc_tui.cli.main import run
+from support.memory_service import MemoryService
 
 PROGRAM = [sys.executable, str(Path(__file__))]
 

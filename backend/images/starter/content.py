@@ -77,7 +77,7 @@ def add_guest_files(tree: Tree, release: str) -> None:
     # The kernel opens this for the first program's input and output before anything is mounted.
     tree.add_character_device("dev/console", 5, 1)
     # The kernel itself calls this one for modules that are asked for by an alias.
-    tree.add_link("usr/sbin/modprobe", "../bin/busybox")
+    tree.add_link("usr/sbin/modprobe", "../lib/kc/busybox")
     tree.add_link("usr/sbin/ip", "../bin/ip")
     tree.add_file("etc/os-release", _os_release(release).encode())
 
@@ -173,7 +173,7 @@ def add_modules(tree: Tree, packages: Path, work: Path) -> None:
         shutil.copy(base / index, chosen / "lib/modules" / version)
     run_tool("depmod", "--basedir", chosen, version, seconds=60)
     for path in sorted(chosen.rglob("*")):
-        if path.suffix == ".ko" or path.name in {"modules.dep", "modules.alias", "modules.symbols", "modules.builtin"}:
+        if path.suffix == ".ko" or path.name in {"modules.dep", "modules.alias", "modules.builtin"}:
             tree.add_file(posixpath.join("usr", path.relative_to(chosen).as_posix()), path.read_bytes())
 
 

@@ -1,4 +1,4 @@
-"""The starter image in plain QEMU: it boots, serves, reads its seed, takes hot-plugged hardware, obeys the power button."""
+"""The starter image in plain QEMU: it boots, serves, reads its seed, takes new hardware, obeys the power button."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import math
 from argparse import ArgumentTypeError, Namespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.command_line import CommandLine
 
@@ -50,12 +50,14 @@ def test_a_value_is_json_where_it_parses_and_else_text(text, value):
     assert parse_value(text) == value
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text())
 def test_any_text_is_a_value_that_json_can_hold(text):
     value = parse_value(text)
     assert not isinstance(value, float) or math.isfinite(value)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
 def test_json_comes_back_as_it_was(value):
     import json
@@ -105,7 +107,9 @@ def test_a_network_with_its_addresses(text, nic):
     assert parse_nic(text) == nic
 
 
-@pytest.mark.parametrize("text", ["", ",ipv4=dhcp", "lab,", "lab,ipv4", "lab,ipv4=", "lab,speed=9", "lab,mac=a,mac=b", "ipv4=dhcp"])
+@pytest.mark.parametrize(
+    "text", ["", ",ipv4=dhcp", "lab,", "lab,ipv4", "lab,ipv4=", "lab,speed=9", "lab,mac=a,mac=b", "ipv4=dhcp"]
+)
 def test_a_network_in_a_wrong_form_is_wrong_usage(text, kc):
     with pytest.raises(ArgumentTypeError):
         parse_nic(text)
@@ -208,10 +212,15 @@ def test_a_bad_key_file_is_refused_without_showing_it(kc, tmp_path, content, cod
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("-o", "json", "vm", "list"), ("vm", "-o", "json", "list"), ("vm", "list", "-o", "json"), ("vm", "list", "-ojson"),
-        ("--output=json", "vm", "list"), ("vm", "list", "--output", "json"), ("-q", "--profile", "local", "vm", "list", "-o", "json"),
+        ("-o", "json", "vm", "list"),
+        ("vm", "-o", "json", "list"),
+        ("vm", "list", "-o", "json"),
+        ("vm", "list", "-ojson"),
+        ("--output=json", "vm", "list"),
+        ("vm", "list", "--output", "json"),
+        ("-q", "--profile", "local", "vm", "list", "-o", "json"),
     ],
-)  # fmt: skip
+)
 def test_what_every_command_takes_may_stand_anywhere(kc, arguments):
     kc.service.add_vm("web")
     assert kc(*arguments).json()["items"][0]["name"] == "web"
@@ -236,7 +245,10 @@ def test_options_are_never_guessed_from_their_beginnings(kc):
     assert kc("vm", "list", "--sel", "a=b").code == 2
 
 
-@given(st.lists(st.sampled_from(["-o", "json", "-q", "--profile", "vm", "list", "--", "--no-wait", "-ojson"]), max_size=8))
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from(["-o", "json", "-q", "--profile", "vm", "list", "--", "--no-wait", "-ojson"]), max_size=8)
+)
 def test_splitting_loses_nothing(arguments):
     front, word, rest = split_front(arguments)
     assert [*front, *([word] if word else []), *rest] == arguments
@@ -245,10 +257,17 @@ def test_splitting_loses_nothing(arguments):
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["-o", "json"], True), (["-ojson"], True), (["--output=json"], True), (["-o", "yaml"], False), (["json"], False),
-        (["--", "-o", "json"], False), (["-o", "json", "-o", "table"], False), (["-o"], False), ([], False),
+        (["-o", "json"], True),
+        (["-ojson"], True),
+        (["--output=json"], True),
+        (["-o", "yaml"], False),
+        (["json"], False),
+        (["--", "-o", "json"], False),
+        (["-o", "json", "-o", "table"], False),
+        (["-o"], False),
+        ([], False),
     ],
-)  # fmt: skip
+)
 def test_the_form_of_errors_follows_the_form_of_data(arguments, wanted):
     assert wants_json(arguments) is wanted
 
@@ -283,17 +302,21 @@ def test_a_network_takes_modes_and_an_existing_libvirt_network(kc):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("network", "create", "lab", "--vxlan", "vni=1,local=10.0.0.1"), ("network", "create", "lab", "--gateway", "vm:fw"),
-        ("network", "create", "lab", "--gateway", "router:r1"), ("network", "create", "lab", "--ipv4-mode", "magic"),
+        ("network", "create", "lab", "--vxlan", "vni=1,local=10.0.0.1"),
+        ("network", "create", "lab", "--gateway", "vm:fw"),
+        ("network", "create", "lab", "--gateway", "router:r1"),
+        ("network", "create", "lab", "--ipv4-mode", "magic"),
         ("type", "create", "t", "--cpus", "1", "--memory", "512", "--disk", "2", "--target", "hardware"),
         ("type", "create", "t", "--cpus", "0", "--memory", "512", "--disk", "2"),
         ("type", "create", "t", "--cpus", "1", "--memory", "512"),
         ("type", "create", "t", "--cpus", "1", "--memory", "512", "--disk", "2", "--parameter", "cpus"),
         ("type", "create", "t", "--cpus", "1", "--memory", "512", "--disk", "2", "--parameter", '{"cpus": 3}'),
-        ("image", "upload", "https://example.org/i.qcow2", "--name", "i"), ("image", "upload", "file"),
-        ("image", "upload", "file", "--name", "i", "--sha256", "abc"), ("image", "upload", "file", "--name", "i", "--arch", "mips"),
+        ("image", "upload", "https://example.org/i.qcow2", "--name", "i"),
+        ("image", "upload", "file"),
+        ("image", "upload", "file", "--name", "i", "--sha256", "abc"),
+        ("image", "upload", "file", "--name", "i", "--arch", "mips"),
     ],
-)  # fmt: skip
+)
 def test_what_this_version_cannot_do_is_wrong_usage_and_changes_nothing(kc, arguments):
     result = kc(*arguments)
     assert result.code == 2
@@ -303,10 +326,29 @@ def test_what_this_version_cannot_do_is_wrong_usage_and_changes_nothing(kc, argu
 
 def test_a_machine_type_from_its_flags(kc):
     documents = created(
-        kc, "type", "create", "web", "--cpus", "2", "--memory", "2048", "--disk", "20", "--arch", "aarch64",
-        "--firmware", "uefi", "--target", "vm", "--parameter", '{"cpus": {"type": "integer", "maximum": 4, "default": 2}}',
-        "--parameter", '{"diskGiB": {"type": "integer"}}', "--meta", "tier=1",
-    )  # fmt: skip
+        kc,
+        "type",
+        "create",
+        "web",
+        "--cpus",
+        "2",
+        "--memory",
+        "2048",
+        "--disk",
+        "20",
+        "--arch",
+        "aarch64",
+        "--firmware",
+        "uefi",
+        "--target",
+        "vm",
+        "--parameter",
+        '{"cpus": {"type": "integer", "maximum": 4, "default": 2}}',
+        "--parameter",
+        '{"diskGiB": {"type": "integer"}}',
+        "--meta",
+        "tier=1",
+    )
     assert documents[0]["metadata"] == {"tier": 1}
     assert documents[0]["spec"] == {
         "target": "vm",
@@ -325,7 +367,19 @@ def test_the_documents_of_networks_and_types_are_ones_that_the_model_takes(kc):
     from backend.model.schemas import validate_document
 
     kc("network", "create", "lab", "--ipv4", "10.0.0.0/24", "--gateway", "none", "--mtu", "1400")
-    kc("type", "create", "t", "--cpus", "1", "--memory", "512", "--disk", "2", "--parameter", '{"cpus": {"default": 1}}')
+    kc(
+        "type",
+        "create",
+        "t",
+        "--cpus",
+        "1",
+        "--memory",
+        "512",
+        "--disk",
+        "2",
+        "--parameter",
+        '{"cpus": {"default": 1}}',
+    )
     documents = [call[1] for call in kc.service.calls if call[0] == "create"]
     assert [validate_document(document)["kind"] for document in documents] == ["Network", "MachineType"]
 
@@ -333,9 +387,20 @@ def test_the_documents_of_networks_and_types_are_ones_that_the_model_takes(kc):
 def test_an_upload_says_what_the_file_is_declared_to_be(kc, tmp_path):
     path, digest = tmp_path / "disk.raw", "AB" * 32
     result = kc(
-        "image", "upload", str(path), "--name", "disk", "--format", "raw", "--sha256", f"sha256:{digest}", "--arch", "aarch64",
-        "--meta", "os=debian",
-    )  # fmt: skip
+        "image",
+        "upload",
+        str(path),
+        "--name",
+        "disk",
+        "--format",
+        "raw",
+        "--sha256",
+        f"sha256:{digest}",
+        "--arch",
+        "aarch64",
+        "--meta",
+        "os=debian",
+    )
     assert result.code == 0, result.err
     declared = {"format": "raw", "sha256": digest.lower(), "arch": "aarch64"}
     assert ("upload", "disk", path, {"os": "debian"}, declared) in kc.service.calls

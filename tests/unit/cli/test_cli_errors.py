@@ -9,7 +9,14 @@ import pytest
 from support.command_line import PROGRAM, CommandLine
 
 from backend.errors import (
-    ConflictError, DeniedError, FailedError, KCError, NotFoundError, RefusedError, TimedOutError, UnreachableError,
+    ConflictError,
+    DeniedError,
+    FailedError,
+    KCError,
+    NotFoundError,
+    RefusedError,
+    TimedOutError,
+    UnreachableError,
     UsageError,
 )  # fmt: skip
 from kc_tui.cli.reporting import report_internal_error
@@ -57,11 +64,18 @@ def test_each_error_has_its_exit_code_and_both_forms(kc, monkeypatch, error: typ
         (("vm", "start", "a", "-l", "b=c"), "kc: kc vm: give names, or -l SELECTOR. see kc vm --help"),
         (("vm", "stop", "-l", ""), "kc: kc vm: an empty selector would mean all of them. name what is meant"),
         (("vm", "delete", "web"), "kc: kc vm delete: it asks first, and here is no terminal. add --yes to mean it"),
-        (("history",), None), (("vm", "history", "web"), None), (("apply",), None), (("image", "create"), None),
-        (("-o", "xml", "vm", "list"), None), (("vm",), None), (("-q",), None), (("",), None), (("op", "delete", "x"), None),
+        (("history",), None),
+        (("vm", "history", "web"), None),
+        (("apply",), None),
+        (("image", "create"), None),
+        (("-o", "xml", "vm", "list"), None),
+        (("vm",), None),
+        (("-q",), None),
+        (("",), None),
+        (("op", "delete", "x"), None),
         (("vm", "show", "a\x1b]0;x\x07", "--b\x1b[2J"), None),
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_is_one_line_and_2(kc, monkeypatch, arguments, line):
     monkeypatch.setattr("sys.stdin", None)
     result = kc(*arguments)
@@ -102,7 +116,9 @@ def test_version_in_each_form(kc):
 
     assert kc("--version").out == f"kc {__version__}\n"
     assert kc("--version", "-o", "json").json() == {"version": __version__}
-    done = subprocess.run([sys.executable, "-m", "kc_tui", "--version"], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "kc_tui", "--version"], capture_output=True, text=True, timeout=30, check=True
+    )
     assert done.stdout == f"kc {__version__}\n"
 
 
@@ -164,6 +180,11 @@ def test_a_closed_pipe_is_quiet():
     done = shell("KC vm list -o json | head -c 10; echo ${PIPESTATUS[0]} >&2", KC_TEST_VMS=names)
     assert done.stderr == "141\n"
     assert done.stdout == '{\n  "items'
+
+
+def test_help_into_a_closed_pipe_is_quiet():
+    done = shell("KC vm create --help | true; echo ${PIPESTATUS[0]} >&2")
+    assert done.stderr in ("141\n", "0\n")
 
 
 def test_a_full_disk_is_an_error():

@@ -106,7 +106,13 @@ def test_what_an_earlier_process_left_is_finished_first(kc):
     result = kc("vm", "list", "-o", "json")
     assert result.err == "kc: finishing vm.create of web, which was interrupted\n"
     assert [call[0] for call in kc.service.calls] == ["resume", "list"]
-    for arguments in (("doctor",), ("schema", "vm"), ("__complete", "vm"), ("op", "cancel", "x"), ("vm", "console", "x", "--log")):
+    for arguments in (
+        ("doctor",),
+        ("schema", "vm"),
+        ("__complete", "vm"),
+        ("op", "cancel", "x"),
+        ("vm", "console", "x", "--log"),
+    ):
         kc.service.calls.clear()
         kc(*arguments)
         assert "resume" not in [call[0] for call in kc.service.calls]
@@ -115,8 +121,15 @@ def test_what_an_earlier_process_left_is_finished_first(kc):
 def test_several_are_made_at_once(kc):
     result = kc("vm", "create", "web", *CREATE, "--count", "2", "-o", "json")
     assert [item["name"] for item in result.json()["items"]] == ["web-1", "web-2"]
-    assert [call[0] for call in kc.service.calls if call[0] in ("create", "wait")] == ["create", "create", "wait", "wait"]
-    assert [item["name"] for item in kc("vm", "create", "one", *CREATE, "--count", "1", "-o", "json").json()["items"]] == ["one-1"]
+    assert [call[0] for call in kc.service.calls if call[0] in ("create", "wait")] == [
+        "create",
+        "create",
+        "wait",
+        "wait",
+    ]
+    assert [
+        item["name"] for item in kc("vm", "create", "one", *CREATE, "--count", "1", "-o", "json").json()["items"]
+    ] == ["one-1"]
 
 
 def test_of_several_none_is_made_where_one_cannot_be(kc):

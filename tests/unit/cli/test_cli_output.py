@@ -7,7 +7,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.command_line import CommandLine
 
@@ -34,13 +34,17 @@ def is_safe(text: str) -> bool:
     return not (set(text) - {"\n"}) & UNSAFE
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
+@settings(deadline=None, max_examples=60)
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner))
+)
 def test_json_is_lossless_and_safe(value):
     text = format_json(value)
     assert json.loads(text) == value
     assert is_safe(text)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=20), max_size=3))
 def test_yaml_is_lossless_and_safe(value):
     text = format_yaml(value)
@@ -94,8 +98,15 @@ def test_warnings_go_to_stderr_alone(kc):
 
 
 def test_hostile_names_reach_no_terminal(kc):
-    kc.service.add_vm(HOSTILE, status={"addresses": [{"address": HOSTILE, "source": HOSTILE}]}, metadata={HOSTILE: HOSTILE})
-    for arguments in (("vm", "list"), ("vm", "list", "-o", "name"), ("vm", "show", HOSTILE), ("vm", "show", "x" + HOSTILE)):
+    kc.service.add_vm(
+        HOSTILE, status={"addresses": [{"address": HOSTILE, "source": HOSTILE}]}, metadata={HOSTILE: HOSTILE}
+    )
+    for arguments in (
+        ("vm", "list"),
+        ("vm", "list", "-o", "name"),
+        ("vm", "show", HOSTILE),
+        ("vm", "show", "x" + HOSTILE),
+    ):
         result = kc(*arguments)
         assert is_safe(result.out)
         assert is_safe(result.err)
@@ -144,14 +155,27 @@ def test_the_useful_address_comes_first_with_where_it_was_learned(kc):
 
 def test_each_kind_has_its_columns_and_details(kc):
     size = {"sizeBytes": 1 << 20, "virtualSizeBytes": 64 << 20}
-    kc.service.add("Image", "starter", spec={"arch": "x86_64", "format": "raw", "digest": "sha256:ab", "source": "s", **size})
+    kc.service.add(
+        "Image", "starter", spec={"arch": "x86_64", "format": "raw", "digest": "sha256:ab", "source": "s", **size}
+    )
     sides = {"ipv4": {"subnet": "10.0.0.0/24", "mode": "dhcp"}, "ipv6": {"subnet": "", "mode": "none"}}
-    kc.service.add("Network", "default", spec={"uplink": "nat", "gateway": "host", **sides, "dns": ["10.0.0.1"], "mtu": 1400})
+    kc.service.add(
+        "Network", "default", spec={"uplink": "nat", "gateway": "host", **sides, "dns": ["10.0.0.1"], "mtu": 1400}
+    )
     parameters = {"cpus": {"type": "integer", "minimum": 1, "maximum": 4, "default": 2}}
     hardware = {"cpus": 1, "memoryMiB": 512, "diskGiB": 2}
-    kc.service.add("MachineType", "tiny", spec={"arch": "x86_64", "firmware": "bios", "hardware": hardware, "parameters": parameters})
+    kc.service.add(
+        "MachineType",
+        "tiny",
+        spec={"arch": "x86_64", "firmware": "bios", "hardware": hardware, "parameters": parameters},
+    )
     error = {"title": "VM web", "detail": "no room", "hint": "make some"}
-    status = {"state": "failed", "percent": 50, "error": error, "steps": [{"title": "making the disk", "state": "failed"}]}
+    status = {
+        "state": "failed",
+        "percent": 50,
+        "error": error,
+        "steps": [{"title": "making the disk", "state": "failed"}],
+    }
     kc.service.add("Operation", "op-1", spec={"type": "vm.create", "target": {"name": "web"}}, status=status)
     assert "64 MiB   1 MiB" in kc("image", "list").out
     assert "10.0.0.0/24 dhcp" in kc("network", "list").out
@@ -177,6 +201,7 @@ def test_numbers_stand_to_the_right_and_widths_are_cells():
     assert measure("e\u0301") == 1
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=5), st.integers(1, 60))
 def test_no_line_is_wider_than_the_terminal(rows, limit):
     lines = render((Column("A"), Column("B", right=True)), rows, limit=limit)
@@ -184,6 +209,7 @@ def test_no_line_is_wider_than_the_terminal(rows, limit):
     assert all(is_safe(line) for line in lines)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(max_size=20), st.integers(1, 10))
 def test_clipping_never_exceeds_and_marks_what_is_missing(text, width):
     text = sanitise(text)
@@ -207,7 +233,10 @@ def test_colour_only_where_it_is_wanted():
 
 
 def test_doctor_tells_what_mends_and_fails_where_something_failed(kc):
-    kc.service.findings = [Finding("store", "ok", "all well", ""), Finding("kvm", "warning", "no KVM", "chmod 660 /dev/kvm")]
+    kc.service.findings = [
+        Finding("store", "ok", "all well", ""),
+        Finding("kvm", "warning", "no KVM", "chmod 660 /dev/kvm"),
+    ]
     good = kc("doctor")
     assert good.code == 0
     assert "warning  kvm    no KVM\n                mend: chmod 660 /dev/kvm\n" in good.out
@@ -230,7 +259,13 @@ def test_init_tells_what_it_made(kc):
 def test_schemas_are_printed_for_one_kind_and_for_all(kc):
     assert kc("schema", "vm").json()["$id"] == "urn:kc:schema:v1:VM"
     every = kc("schema", "-o", "json").json()
-    assert [schema["$id"].rpartition(":")[2] for schema in every["oneOf"]] == ["VM", "Image", "Network", "MachineType", "Operation"]
+    assert [schema["$id"].rpartition(":")[2] for schema in every["oneOf"]] == [
+        "VM",
+        "Image",
+        "Network",
+        "MachineType",
+        "Operation",
+    ]
     assert yaml.safe_load(kc("schema", "type", "-o", "yaml").out)["$id"] == "urn:kc:schema:v1:MachineType"
     assert kc("schema", "-o", "name").out == "vm\nimage\nnetwork\ntype\nop\n"
     assert kc("schema", "cat").code == 2

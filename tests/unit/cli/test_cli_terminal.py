@@ -1,4 +1,4 @@
-"""The command line on a real terminal: progress, questions, ctrl-c, the console, completion by the shells themselves."""
+"""The command line on a real terminal: progress, questions, ctrl-c, the console, completion by the shells."""
 
 from __future__ import annotations
 
@@ -223,8 +223,13 @@ def test_fish_completes(shell_path, environment, tmp_path):
     for typed, wanted in [*COMPLETIONS, ("kc vm show --output=ya", "--output=yaml")]:
         done = subprocess.run(
             ["fish", "--no-config", "-c", f"kc completion fish | source; complete -C {shlex.quote(typed)}"],
-            capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**environment, "PATH": shell_path}, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            env={**environment, "PATH": shell_path},
+            check=True,
+        )
         offered = [line.split("\t")[0] for line in done.stdout.splitlines()]
         assert wanted.split()[-1] in offered, (typed, done.stdout, done.stderr)
 
@@ -271,7 +276,11 @@ def test_scripts_tell_of_no_hidden_command():
 def test_completing_is_silent_whatever_is_wrong(tmp_path):
     environment = {**os.environ, "KC_HOME": str(tmp_path), "KC_STORE": "nonsense:x"}
     done = subprocess.run(
-        [sys.executable, "-m", "kc_tui", "__complete", "vm"], capture_output=True, text=True, timeout=30, env=environment,
+        [sys.executable, "-m", "kc_tui", "__complete", "vm"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=environment,
         check=False,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -194,8 +194,10 @@ def test_a_sparse_vmdk_with_a_parent_is_refused(tmp_path: Path, disk: Path) -> N
 
 def test_a_luks_disk_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret.luks"
-    make("create", "-f", "luks", "--object", "secret,id=s,data=x", "-o", "key-secret=s,iter-time=10", path, "1M")
-    assert "LUKS" in refusal(path, declared_format="raw")
+    # Written by hand: qemu-img and cryptsetup time themselves for seconds to choose the cost of a key.
+    for version in (1, 2):
+        path.write_bytes(b"LUKS\xba\xbe" + struct.pack(">H", version) + bytes(MIB - 8))
+        assert "LUKS" in refusal(path, declared_format="raw")
 
 
 @pytest.mark.parametrize(
@@ -317,11 +319,15 @@ def test_a_data_file_by_its_feature_bit_alone_is_refused(image: Path) -> None:
 
 def test_an_encrypted_qcow2_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret.qcow2"
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    make("create", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o", options, path, "1M")
+    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=aes,encrypt.key-secret=s"]
+    make("create", "-f", "qcow2", *secret, path, "1M")
     assert "it is encrypted" in refusal(path)
-    # The same with the method hidden: the header extension points at the keys still.
-    assert "it is encrypted" in refusal(patch(path, 32, bytes(4)))
+
+
+def test_a_qcow2_with_a_luks_header_inside_is_refused(image: Path) -> None:
+    patch(image, 112, struct.pack(">IIQQ", 0x0537BE77, 16, 1 << 20, 4096) + bytes(8))
+    assert "it is encrypted" in refusal(image)
+    assert "it is encrypted" in refusal(patch(image, 32, struct.pack(">I", 2)))
 
 
 @pytest.mark.parametrize("bit", [5, 8, 39, 40, 63])

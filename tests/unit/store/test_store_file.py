@@ -136,8 +136,24 @@ class TestRefusal:
 
     def test_a_folder_is_refused(self, path: Path):
         path.mkdir(parents=True)
-        with pytest.raises(FailedError, match="is a directory"):
+        with pytest.raises(RefusedError, match="no file"):
             FileEngine(path)
+
+    @pytest.mark.timeout(20)
+    def test_a_device_and_a_pipe_are_left_alone(self, path: Path):
+        path.parent.mkdir()
+        os.mkfifo(path)
+        for place in (path, Path("/dev/null")):
+            before = place.stat()
+            with pytest.raises(RefusedError, match="no file"):
+                FileEngine(place)
+            assert (place.stat().st_ino, place.stat().st_mode) == (before.st_ino, before.st_mode)
+
+    def test_a_loop_of_links_is_refused(self, tmp_path: Path):
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "b").symlink_to(tmp_path / "a")
+        with pytest.raises(RefusedError, match="nowhere"):
+            open_store(f"tinydb:{tmp_path}/a")
 
     def test_a_newer_format_is_refused_and_left_alone(self, path: Path):
         make_store(path)
@@ -205,13 +221,11 @@ class TestFaults:
             assert is_locked(file)
         # The thread that waited in vain gets the lock in the end, and must let go of it again.
         wait_until_free(file)
-        lock.close()
 
     def test_another_thread_that_holds_it_too_long_is_told_too(self, tmp_path: Path):
         lock = FileLock(tmp_path / "kc.db.lock", patience=0.05)
         with lock, pytest.raises(TimedOutError, match="this process"):
             lock.acquire()
-        lock.close()
 
     def test_a_program_that_locks_the_database_is_told(self, path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("backend.store.files.BUSY_SECONDS", 0.1)
