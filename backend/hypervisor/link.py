@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -27,6 +28,7 @@ OPEN_SECONDS = 10.0
 # A chunk of a stream over a slow line may take long; a daemon that stands still takes for ever.
 STREAM_SECONDS = 30.0
 PROBE_SECONDS = 1.5
+ANSWER_SECONDS = 2.0
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_COUNT = 3
 # The first version whose keepalive does not corrupt the calls beside it; see `backend.hypervisor.connection`.
@@ -39,9 +41,12 @@ class Link:
     def __init__(self, uri: str) -> None:
         self._asked = uri
         self.uri = uri or SYSTEM
-        self.streams = Lane("kc-libvirt-stream", 8, 16)
-        self._control = Connections(Lane("kc-libvirt-control", 4, 12), self._connect)
-        self._observe = Connections(Lane("kc-libvirt-observe", 3, 9), self._connect)
+        self.streams = Lane("kc-libvirt-stream", 8, 8)
+        self._control = Connections(Lane("kc-libvirt-control", 4, 6), self._connect)
+        self._observe = Connections(Lane("kc-libvirt-observe", 3, 6), self._connect)
+        self._asking = threading.Lock()
+        self._asked_at = -ANSWER_SECONDS
+        self._answered = False
 
     @property
     def is_local(self) -> bool:
@@ -80,6 +85,18 @@ class Link:
                 with contextlib.suppress(LostError):
                     return connections.use(function, deadline)
             return connections.use(function, max(ends - time.monotonic(), PROBE_SECONDS))
+
+    def answers(self, connections: Connections) -> bool:
+        """Return whether the host answers something small; what was found out a moment ago is not asked again."""
+        with self._asking:
+            if time.monotonic() - self._asked_at > ANSWER_SECONDS:
+                try:
+                    connections.use(lambda raw: raw.getLibVersion(), PROBE_SECONDS)
+                    self._answered = True
+                except (LateError, CrowdedError, LostError, KCError, libvirt.libvirtError):
+                    self._answered = False
+                self._asked_at = time.monotonic()
+            return self._answered
 
     def explaining(self, what: str, deadline: float, other: Connections | None = None) -> _Explaining:
         """Return a block whose libvirt errors come out as KC's."""
@@ -163,10 +180,8 @@ class _Explaining:
             raise self._explain_late(started=error.started) from None
 
     def _explain_late(self, *, started: bool) -> KCError:
-        """Tell a host that does not answer from one of which a part is stuck, by asking it something small."""
-        try:
-            self._other.use(lambda raw: raw.getLibVersion(), PROBE_SECONDS)
-        except (LateError, CrowdedError, LostError, KCError, libvirt.libvirtError):
+        """Tell a host that does not answer from one of which a part is stuck."""
+        if not self._link.answers(self._other):
             return unreachable(self._link.uri, f"it did not answer within {self._deadline:.0f} s")
         if not started:
             return TimedOutError(self._what, "the host is busy with earlier calls", "try again in a moment")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from xml.etree.ElementTree import Element
 
@@ -35,7 +34,8 @@ def build_network(plan: NetworkPlan) -> str:
         _network(
             plan,
             _forward(ipv6) if plan.uplink == "nat" else None,
-            element("bridge", name=plan.bridge or bridge_name(plan.uid), stp="off", delay="0"),
+            # Without a name libvirt takes the first virbrN that no device of the host has, ours or another's.
+            element("bridge", name=plan.bridge, stp="off", delay="0"),
             element("mtu", size=str(plan.mtu)) if plan.mtu else None,
             element("dns", *(element("forwarder", addr=address) for address in plan.dns)) if plan.dns else None,
             _addresses(ipv4, with_dhcp=plan.ipv4_mode == "dhcp"),
@@ -78,11 +78,6 @@ def read_gateways(xml: str) -> list[tuple[str, str]]:
         if subnet is not None:
             gateways.append((item.get("address", ""), str(subnet)))
     return gateways
-
-
-def bridge_name(uid: str) -> str:
-    """Return the name of a network's bridge: the same for the same uid, and within the kernel's 15 characters."""
-    return f"kc-{sha256(uid.encode()).hexdigest()[:10]}"
 
 
 def propose_subnet(used: Iterable[str]) -> str:

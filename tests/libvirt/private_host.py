@@ -22,6 +22,8 @@ FOLDERS = (
     "/run/libvirt", "/run/lock", "/var/lib/libvirt/images", "/var/lib/libvirt/qemu/nvram", "/var/lib/libvirt/dnsmasq",
     "/var/lib/libvirt/network", "/var/lib/libvirt/boot",
 )  # fmt: skip
+SMALL = "/var/lib/libvirt/small"
+SMALL_BYTES = 8 << 20
 QEMU_CONF = 'user="root"\ngroup="root"\n'
 VIRTLOGD_CONF = "max_size = 65536\nmax_backups = 3\n"
 
@@ -34,6 +36,8 @@ def prepare(folder: Path) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path], check=True)
     for path in FOLDERS:
         Path(path).mkdir(parents=True, exist_ok=True)
+    Path(SMALL).mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs", SMALL], check=True)
     etc = folder / "etc"
     shutil.copytree("/etc/libvirt", etc, symlinks=True, dirs_exist_ok=True)
     for pattern in ("storage/**/*.xml", "qemu/**/*.xml"):

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 from snapshots.picture import read_text
-from support.app import make_app, press, running, settle
-from support.waiting import wait_for
+from support.app import make_app, press, running, see, settle, until
 from support.world import Lab, uid_of
-from textual.pilot import Pilot
 
 from backend.errors import UnreachableError
 from backend.hypervisor.memory import fail_with
@@ -47,10 +45,6 @@ def vms(app: KCApp) -> VMsScreen:
     return screen
 
 
-async def see(pilot: Pilot[None], app: KCApp, words: str) -> None:
-    await wait_for(pilot, lambda: re.search(words, read_text(app)), f"{words!r} on the screen")
-
-
 async def test_every_vm_stands_in_the_list_with_its_state(lab: Lab):
     app = make_app(lab)
     async with running(app):
@@ -75,11 +69,11 @@ async def test_the_first_picture_does_not_wait_for_the_host(lab: Lab):
     lab_gate = threading.Event()
     lab.host.fail = hang
     async with app.run_test(size=(80, 24)) as pilot:
-        await wait_for(pilot, lambda: rows(app) == ["db-1", "web-1", "web-2"], "the store's VMs are shown")
+        await until(pilot, lambda: rows(app) == ["db-1", "web-1", "web-2"], "the store's VMs are shown")
         assert app.session.link_state.link is Link.CONNECTING
         assert "?" not in line(app, "web-1")
         lab_gate.set()
-        await wait_for(pilot, lambda: "win11" in rows(app), "the host has answered")
+        await until(pilot, lambda: "win11" in rows(app), "the host has answered")
         assert app.session.link_state.link is Link.LIVE
 
 
@@ -87,10 +81,10 @@ async def test_what_happens_on_the_host_is_seen_without_asking(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:
         lab.host.set_power(uid_of("web-1"), "crashed", "panicked")
-        await see(pilot, app, r"▲ web-1 +crashed")
-        await see(pilot, app, r"1 running +1 need you")
+        await see(pilot, r"▲ web-1 +crashed")
+        await see(pilot, r"1 running +1 need you")
         await press(pilot, "j")
-        await see(pilot, app, r"└ it crashed: panicked")
+        await see(pilot, r"└ it crashed: panicked")
 
 
 async def test_a_host_that_stops_answering_makes_what_is_shown_stale_and_live_again_when_it_is_back(lab: Lab):
@@ -99,11 +93,11 @@ async def test_a_host_that_stops_answering_makes_what_is_shown_stale_and_live_ag
     async with running(app) as pilot:
         lab.host.fail = fail_with(UnreachableError("host", "it does not answer"))
         lab.host._tell("connection", "lost")
-        await see(pilot, app, r"\? stale since \d\d:\d\d")
-        await see(pilot, app, r"\? web-1 +running \?")
+        await see(pilot, r"\? stale since \d\d:\d\d")
+        await see(pilot, r"\? web-1 +running \?")
         lab.host.fail = healthy
         lab.host._tell("connection", "back")
-        await see(pilot, app, "● live")
+        await see(pilot, "● live")
         assert "?" not in line(app, "web-1")
 
 
@@ -116,7 +110,7 @@ async def test_stopping_asks_first_and_then_follows_the_operation(lab: Lab):
         await press(pilot, "n")
         assert lab.host.domains[uid_of("web-1")].power == "running"
         await press(pilot, "s", "y")
-        await see(pilot, app, r"○ web-1 +stopped")
+        await see(pilot, r"○ web-1 +stopped")
         assert lab.host.domains[uid_of("web-1")].power == "stopped"
 
 
@@ -125,7 +119,7 @@ async def test_starting_needs_no_question(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:
         await press(pilot, "j", "j", "s")
-        await see(pilot, app, r"● web-2 +running")
+        await see(pilot, r"● web-2 +running")
         assert lab.host.domains[uid_of("web-2")].power == "running"
 
 
@@ -135,7 +129,7 @@ async def test_deleting_wants_the_name_typed(lab: Lab):
         await press(pilot, "j", "d", *"web", "enter")
         assert isinstance(app.screen, ConfirmDialog)
         await press(pilot, *"-1", "enter")
-        await wait_for(pilot, lambda: rows(app) == ["db-1", "web-2", "win11"], "it is gone")
+        await until(pilot, lambda: rows(app) == ["db-1", "web-2", "win11"], "it is gone")
         assert uid_of("web-1") not in lab.host.domains
 
 
@@ -146,9 +140,9 @@ async def test_a_verb_acts_on_all_marked_after_a_summary_and_the_marks_go(lab: L
         assert "Stop 2 VMs?" in read_text(app)
         assert "db-1 and web-1" in read_text(app)
         await press(pilot, "y")
-        await see(pilot, app, r"○ db-1 +stopped")
-        await see(pilot, app, r"○ web-1 +stopped")
-        await wait_for(pilot, lambda: not vms(app).table.marked, "no mark is left")
+        await see(pilot, r"○ db-1 +stopped")
+        await see(pilot, r"○ web-1 +stopped")
+        await until(pilot, lambda: not vms(app).table.marked, "no mark is left")
 
 
 @pytest.mark.parametrize("key", ["s", "r", "d", "c"])
@@ -165,12 +159,12 @@ async def test_an_error_says_what_why_and_what_next_and_stays_in_the_activity_li
     async with running(app) as pilot:
         lab.host.fail = fail_with(UnreachableError("host lab", "it does not answer", "start libvirtd"), "observe")
         await press(pilot, "j", "s", "y")
-        await see(pilot, app, "It does not answer.")
-        await see(pilot, app, "Start libvirtd.")
+        await see(pilot, "It does not answer.")
+        await see(pilot, "Start libvirtd.")
         await press(pilot, "6")
-        await see(pilot, app, r"✕ now +error +host lab +failed")
+        await see(pilot, r"✕ now +error +host lab +failed")
         await press(pilot, "enter")
-        await see(pilot, app, "Start libvirtd.")
+        await see(pilot, "Start libvirtd.")
 
 
 async def test_an_operation_that_fails_is_told(lab: Lab):
@@ -189,8 +183,8 @@ async def test_an_operation_that_fails_is_told(lab: Lab):
 
         lab.host.fail = no_room
         await press(pilot, "j", "s", "y")
-        await see(pilot, app, "stopping web-1 failed")
-        await see(pilot, app, "No space left. *\n? *.*Free some.|No space left.")
+        await see(pilot, "stopping web-1 failed")
+        await see(pilot, "No space left. *\n? *.*Free some.|No space left.")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +234,7 @@ async def test_the_cursor_stays_with_its_vm_while_others_come_and_go(lab: Lab):
     async with running(app) as pilot:
         await press(pilot, "j")
         lab.add_vm("aaa-first")
-        await wait_for(pilot, lambda: rows(app)[0] == "aaa-first", "the other came")
+        await until(pilot, lambda: rows(app)[0] == "aaa-first", "the other came")
         row = vms(app).table.row
         assert row is not None
         assert row.key == uid_of("web-1")
@@ -253,8 +247,8 @@ async def test_more_room_shows_a_pane_and_much_room_metadata(lab: Lab):
         assert "address   10.0.0.17  dhcp" in read_text(app)
         assert "TENANT" not in read_text(app)
         await pilot.resize_terminal(140, 40)
-        await see(pilot, app, "TENANT")
-        await see(pilot, app, r"web-1 .* acme")
+        await see(pilot, "TENANT")
+        await see(pilot, r"web-1 .* acme")
 
 
 async def test_metadata_columns_are_chosen_and_remembered(lab: Lab):
@@ -263,7 +257,7 @@ async def test_metadata_columns_are_chosen_and_remembered(lab: Lab):
     async with running(app, (140, 40)) as pilot:
         assert "TENANT" not in read_text(app)
         await press(pilot, "C", *"rack", "enter", "escape")
-        await see(pilot, app, "RACK")
+        await see(pilot, "RACK")
         assert app.session.remembered.columns == ("rack",)
 
 
@@ -284,7 +278,7 @@ async def test_what_another_process_does_is_seen(lab: Lab):
     async with running(app) as pilot:
         other = make_service(lab.home, lab.host)
         settle_operation(other, other.create(vm_document("theirs")))
-        await see(pilot, app, r"● theirs +running")
+        await see(pilot, r"● theirs +running")
         other.close()
 
 
@@ -296,7 +290,7 @@ async def test_leaving_while_something_is_under_way_asks(lab: Lab):
         await press(pilot, "q")
         assert "Leave KC?" in read_text(app)
         await press(pilot, "n", "q", "y")
-        await wait_for(pilot, lambda: app._exit, "it leaves")
+        await until(pilot, lambda: app._exit, "it leaves")
 
 
 async def test_the_mouse_does_what_keys_do(lab: Lab):
@@ -308,4 +302,4 @@ async def test_the_mouse_does_what_keys_do(lab: Lab):
         assert row is not None
         assert row.key == uid_of("web-1")
         await pilot.click(offset=(12, 1))
-        await wait_for(pilot, lambda: app.current_mode == "images", "the section that was clicked")
+        await until(pilot, lambda: app.current_mode == "images", "the section that was clicked")

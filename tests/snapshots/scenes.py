@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.app import make_app, press, running, settle
-from support.waiting import wait_for
+from support.app import make_app, press, running, settle, until
 from support.world import CREATE, NOW, Lab, make_samples, make_steps, uid_of
 from textual.pilot import Pilot
 
@@ -168,9 +167,9 @@ async def show_console(pilot: Pilot[None]) -> None:
     await press(pilot, "slash", *"web-1", "enter", "c")
     screen = _app(pilot).screen
     assert isinstance(screen, ConsoleScreen)
-    await wait_for(pilot, lambda: "web-1 is up" in screen.terminal.text, "the guest is up")
+    await until(pilot, lambda: "web-1 is up" in screen.terminal.text, "the guest is up")
     await press(pilot, *"uptime")
-    await wait_for(pilot, lambda: "uptime" in screen.terminal.text, "the guest echoes")
+    await until(pilot, lambda: "uptime" in screen.terminal.text, "the guest echoes")
 
 
 async def show_empty(pilot: Pilot[None]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+from snapshots.picture import read_text
 from textual.pilot import Pilot
 
 from backend.service import Service
@@ -16,7 +20,7 @@ from kc_tui.extra_commands import FULL_REGISTRY
 from kc_tui.messages import Link
 from kc_tui.state.inventory import WATCHED
 from kc_tui.state.remembered import Remembered
-from support.waiting import wait_for
+from support.memory_kc import make_service
 from support.world import NOW, Lab
 
 KEYMAP = build_keymap({}, FULL_REGISTRY)
@@ -25,17 +29,17 @@ KEYMAP = build_keymap({}, FULL_REGISTRY)
 def make_app(
     lab: Lab, *, remembered: Remembered | None = None, factory: Callable[[], Service] | None = None, **looks: Any
 ) -> KCApp:
-    """Return the application on a lab, with the lab's clock."""
+    """Return the application on a lab, with the lab's clock and, unless `factory` opens one, a service of its own."""
     setting = Setting("lab", lab.home / "data", lab.home / "user")
     chosen = Looks(keymap=KEYMAP, **looks)
-    return KCApp(factory or (lambda: lab.service), setting, chosen, remembered, clock=lambda: NOW)
+    return KCApp(factory or (lambda: make_service(lab.home, lab.host)), setting, chosen, remembered, clock=lambda: NOW)
 
 
 @asynccontextmanager
 async def running(app: KCApp, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[None]]:
     """Run an application until everything is known and shown; end it in order."""
     async with app.run_test(size=size, notifications=True) as pilot:
-        await wait_for(pilot, lambda: is_ready(app), "everything is known")
+        await until(pilot, lambda: is_ready(app), "everything is known")
         await settle(pilot)
         yield pilot
     assert app.session.gateway.join()
@@ -61,3 +65,17 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
     for key in keys:
         await pilot.press(key)
         await settle(pilot)
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+    """Let the app run until `condition` holds; fail with `what` and the screen when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"never came true: {what}\n{read_text(pilot.app)}")
+        await pilot.pause()
+
+
+async def see(pilot: Pilot[None], pattern: str) -> None:
+    """Wait until the screen shows what a pattern matches."""
+    await until(pilot, lambda: re.search(pattern, read_text(pilot.app)), f"{pattern!r} on the screen")
