@@ -6,15 +6,14 @@ libvirt; the conformance suite holds it to what the real one does.
 
 from __future__ import annotations
 
-import io
-import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from backend.errors import ConflictError, KCError, NotFoundError
+from backend.errors import ConflictError, FailedError, KCError, NotFoundError, RefusedError
+from backend.hypervisor.memory_guest import MemoryConsole, MemoryDomain
+from backend.hypervisor.network_xml import build_network, find_clash
 from backend.hypervisor.plan import (
     Address,
     DomainOwner,
@@ -28,55 +27,18 @@ from backend.hypervisor.plan import (
 )
 from backend.hypervisor.protocol import Hint
 
+__all__ = ["MemoryConsole", "MemoryDomain", "MemoryHypervisor", "fail_with"]
+
 CHUNK_BYTES = 1 << 20
-
-
-@dataclass
-class MemoryDomain:
-    """A domain: what it was defined as (None for a foreign one), and how it is."""
-
-    uid: str
-    name: str
-    plan: DomainPlan | None
-    power: str = "stopped"
-    reason: str = ""
-    addresses: list[Address] = field(default_factory=list)
-    agent: bool = False
-
-
-class MemoryConsole:
-    """A console that says its script, then echoes what is typed."""
-
-    def __init__(self, script: bytes) -> None:
-        self._queue: queue.Queue[bytes] = queue.Queue()
-        self._open = True
-        if script:
-            self._queue.put(script)
-
-    def read(self, timeout: float) -> bytes | None:
-        """Return the next bytes; see `backend.service.ConsoleStream`."""
-        if not self._open and self._queue.empty():
-            return b""
-        try:
-            return self._queue.get(timeout=timeout)
-        except queue.Empty:
-            return None
-
-    def write(self, data: bytes) -> None:
-        """Echo keys, a carriage return as a new line."""
-        self._queue.put(data.replace(b"\r", b"\r\n# "))
-
-    def close(self) -> None:
-        """End the stream."""
-        self._open = False
-        self._queue.put(b"")
+OVERLAY_BYTES = 196_608
 
 
 class MemoryHypervisor:
     """One host in memory.
 
     `fail` may be set to a function that is called with each call's name and raises what is to go wrong. `boot_text` is
-    what a started guest says on its console; `boots` says whether a started guest gets its addresses and its agent.
+    what a started guest says on its console; `boots` says whether a started guest gets its addresses and its agent, and
+    hears the power button. `domains`, `networks` and `volumes` may be changed from outside.
     """
 
     def __init__(self, *, capacity_bytes: int = 1 << 40) -> None:
@@ -88,6 +50,7 @@ class MemoryHypervisor:
         self.fail: Callable[[str], None] = lambda _call: None
         self.boot_text = b"KC starter: up\r\n# "
         self.boots = True
+        self._bases: dict[str, str] = {}
         self._hints: list[Hint] = []
         self._guard = threading.RLock()
 
@@ -102,7 +65,7 @@ class MemoryHypervisor:
         try:
             return self.domains[uid]
         except KeyError:
-            raise NotFoundError(f"domain {uid}", "no such domain") from None
+            raise NotFoundError(f"domain {uid}", "the host has no such domain") from None
 
     # --- host
     def facts(self) -> HostFacts:
@@ -139,19 +102,19 @@ class MemoryHypervisor:
         """Return every domain."""
         self._enter("inventory")
         with self._guard:
-            return [_observe(domain) for domain in self.domains.values()]
+            return [domain.observe() for domain in self.domains.values()]
 
     def observe(self, uid: str) -> ObservedDomain | None:
         """Return one domain, or None."""
         self._enter("observe")
         domain = self.domains.get(uid)
-        return None if domain is None else _observe(domain)
+        return None if domain is None else domain.observe()
 
     def find_domain(self, name: str) -> ObservedDomain | None:
         """Return the domain of that name, or None."""
         self._enter("find_domain")
         with self._guard:
-            return next((_observe(domain) for domain in self.domains.values() if domain.name == name), None)
+            return next((domain.observe() for domain in self.domains.values() if domain.name == name), None)
 
     def owner_of(self, uid: str) -> DomainOwner:
         """Return who made a domain."""
@@ -163,18 +126,27 @@ class MemoryHypervisor:
         """Define the domain."""
         self._enter("ensure_defined")
         with self._guard:
-            other = self.find_domain(plan.name)
-            if other is not None and other.uid != plan.uid:
-                label = self.owner_of(other.uid).label or "no KC"
-                raise ConflictError(f"domain {plan.name}", f"the name belongs to a domain of {label}")
+            self._check_volumes(plan)
             domain = self.domains.get(plan.uid)
+            if domain is not None:
+                domain.check_owner(plan.owner)
+            for other in self.domains.values():
+                if other.name == plan.name and other.uid != plan.uid:
+                    why = f"the name is taken by a domain of this host that {other.describe_owner()}"
+                    raise ConflictError(f"VM {plan.name}", why, "choose another name")
             if domain is None:
                 self.domains[plan.uid] = MemoryDomain(plan.uid, plan.name, plan)
-            elif domain.plan is None or domain.plan.owner != plan.owner:
-                raise ConflictError(f"domain {plan.name}", "it belongs to another KC")
             else:
                 domain.plan, domain.name = plan, plan.name
         self._tell("domain", plan.uid)
+
+    def _check_volumes(self, plan: DomainPlan) -> None:
+        for name in (plan.seed, *(name for disk in plan.disks for name in (disk.volume, disk.base_volume))):
+            if name and name not in self.volumes:
+                raise NotFoundError(f"volume {name}", "it is not in the pool")
+        for disk in plan.disks:
+            if disk.base_volume and self._bases.get(disk.volume, disk.base_volume) != disk.base_volume:
+                raise FailedError(f"volume {disk.volume}", f"it is no overlay of {disk.base_volume}")
 
     def ensure_running(self, uid: str) -> None:
         """Start the domain; with `boots`, it has its addresses and its agent at once."""
@@ -183,26 +155,38 @@ class MemoryHypervisor:
             domain = self._domain(uid)
             if domain.power == "running":
                 return
-            domain.power = "running"
-            if domain.plan is not None:
-                name = domain.plan.console_log
-                self.volumes[name] = (Volume(name, f"/memory/{name}", "raw", 0, 0), self.boot_text)
-                if self.boots:
-                    domain.agent = True
-                    domain.addresses = [
-                        Address(f"192.168.150.{2 + len(self.domains) % 250}", 24, "ipv4", nic.mac, "lease")
-                        for nic in domain.plan.nics
-                    ]
+            was_paused = domain.power == "paused"
+            domain.power, domain.reason = "running", ""
+            if domain.plan is not None and not was_paused:
+                self._boot(domain, domain.plan)
         self._tell("domain", uid)
+
+    def _boot(self, domain: MemoryDomain, plan: DomainPlan) -> None:
+        self.say(domain.uid, self.boot_text)
+        if self.boots:
+            domain.agent = True
+            host = 2 + len(self.domains) % 250
+            domain.addresses = [Address(f"192.168.150.{host}", 24, "ipv4", nic.mac, "lease") for nic in plan.nics]
+
+    def say(self, uid: str, text: bytes) -> None:
+        """Have a guest say something on its console."""
+        with self._guard:
+            domain = self._domain(uid)
+            if domain.plan is not None and domain.plan.console_log:
+                name = domain.plan.console_log
+                text_before = self.volumes[name][1] if name in self.volumes else b""
+                size = len(text_before) + len(text)
+                self.volumes[name] = (Volume(name, f"/memory/{name}", "raw", size, size), text_before + text)
+            if domain.console is not None:
+                domain.console.say(text)
 
     def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
         """Stop the domain; a guest that has booted obeys at once."""
         self._enter("ensure_stopped")
-        del grace_seconds
         domain = self.domains.get(uid)
         if domain is None or domain.power == "stopped":
             return True
-        if not force and not domain.agent:
+        if not force and (grace_seconds <= 0 or not domain.agent):
             return False
         self.set_power(uid, "stopped")
         return True
@@ -214,14 +198,18 @@ class MemoryHypervisor:
             domain.power, domain.reason = power, reason
             if power != "running":
                 domain.agent, domain.addresses = False, []
+            if power in ("stopped", "crashed"):
+                domain.end_console()
         self._tell("domain", uid)
 
     def reboot(self, uid: str, *, force: bool) -> None:
-        """Reboot a running domain."""
+        """Reboot a running domain; a guest that has not booted hears only force."""
         self._enter("reboot")
-        del force
-        if self._domain(uid).power != "running":
-            raise ConflictError(f"domain {uid}", "it does not run")
+        domain = self._domain(uid)
+        if domain.power != "running":
+            raise ConflictError(f"VM {domain.name}", "it does not run", "start it instead")
+        if domain.agent or force:
+            self.say(uid, self.boot_text)
         self._tell("domain", uid)
 
     def ensure_undefined(self, uid: str, owner: str) -> None:
@@ -231,50 +219,50 @@ class MemoryHypervisor:
             domain = self.domains.get(uid)
             if domain is None:
                 return
-            if domain.plan is None or domain.plan.owner != owner:
-                raise ConflictError(f"domain {domain.name}", "it belongs to another KC, or to none")
+            domain.check_owner(owner)
+            if domain.power != "stopped":
+                raise ConflictError(f"VM {domain.name}", "it still runs", "stop it first")
             del self.domains[uid]
         self._tell("domain", uid)
 
     def console(self, uid: str) -> MemoryConsole:
-        """Open the console; what was said before is in the log."""
+        """Open the console, which echoes; what was said before is in the log."""
         self._enter("console")
-        if self._domain(uid).power != "running":
-            raise ConflictError(f"domain {uid}", "it does not run")
-        return MemoryConsole(b"")
+        with self._guard:
+            domain = self._domain(uid)
+            if domain.power not in ("running", "paused"):
+                raise ConflictError(f"VM {domain.name}", "it is off and has no console", "start it first")
+            domain.end_console()
+            domain.console = MemoryConsole(typed=lambda data: self.say(uid, data.replace(b"\r", b"\r\n# ")))
+            return domain.console
 
     def agent_answers(self, uid: str) -> bool:
         """Return whether the guest has booted."""
         self._enter("agent_answers")
-        domain = self.domains.get(uid)
-        return domain is not None and domain.agent
+        return self._domain(uid).agent
 
     def addresses(self, uid: str) -> list[Address]:
         """Return a guest's addresses."""
         self._enter("addresses")
-        domain = self.domains.get(uid)
-        return [] if domain is None else list(domain.addresses)
+        return list(self._domain(uid).addresses)
 
     def leases(self, networks: list[str]) -> list[Address]:
-        """Return the addresses of every guest."""
+        """Return the addresses of the guests on these networks; a guest without NICs counts for all."""
         self._enter("leases")
-        del networks
         with self._guard:
-            return [address for domain in self.domains.values() for address in domain.addresses]
+            return [
+                address
+                for domain in self.domains.values()
+                for address in domain.addresses
+                if networks and (not domain.networks() or domain.networks() & set(networks))
+            ]
 
     def samples(self) -> list[Sample]:
         """Return counters that grow with time."""
         self._enter("samples")
         now = time.monotonic()
         with self._guard:
-            return [
-                Sample(
-                    uid=domain.uid, at=now, power=domain.power, cpus=domain.plan.cpus if domain.plan else 1,
-                    cpu_time_ns=int(now * 1e8), memory_bytes=(domain.plan.memory_mib if domain.plan else 512) << 20,
-                    memory_used_bytes=128 << 20,
-                )
-                for domain in self.domains.values()
-            ]  # fmt: skip
+            return [_sample(domain, now) for domain in self.domains.values()]
 
     # --- networks
     def list_networks(self) -> list[ObservedNetwork]:
@@ -285,39 +273,42 @@ class MemoryHypervisor:
     def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
         """Define and start the network."""
         self._enter("ensure_network")
-        found = self.networks.get(plan.name)
-        if found is None:
-            found = ObservedNetwork(
-                plan.name, plan.uid, active=True, bridge=plan.bridge or plan.name[:15], uplink=plan.uplink,
-                ipv4_subnet=plan.ipv4_subnet, ipv6_subnet=plan.ipv6_subnet, ipv4_mode=plan.ipv4_mode,
-                ipv6_mode=plan.ipv6_mode,
-            )  # fmt: skip
-        self.networks[plan.name] = found._replace(active=True)
+        build_network(plan)
+        with self._guard:
+            if plan.name not in self.networks:
+                clash = find_clash(plan, self.networks.values())
+                if clash:
+                    why = f"its subnet is that of the libvirt network {clash}"
+                    raise ConflictError(f"network {plan.name}", why, "choose another subnet")
+                self.networks[plan.name] = ObservedNetwork(
+                    plan.name, plan.uid, active=True, bridge=plan.bridge or plan.name[:15], uplink=plan.uplink,
+                    ipv4_subnet=plan.ipv4_subnet, ipv6_subnet=plan.ipv6_subnet, ipv4_mode=plan.ipv4_mode,
+                    ipv6_mode=plan.ipv6_mode,
+                )  # fmt: skip
         self._tell("network", plan.name)
-        return self.networks[plan.name]
+        return self.ensure_network_started(plan.name)
 
     def ensure_network_started(self, name: str) -> ObservedNetwork:
         """Start an existing network."""
         self._enter("ensure_network_started")
         if name not in self.networks:
-            raise NotFoundError(f"network {name}", "no such network")
+            raise NotFoundError(f"network {name}", "the host has no such libvirt network")
         self.networks[name] = self.networks[name]._replace(active=True)
         return self.networks[name]
 
     def ensure_network_gone(self, name: str, uid: str) -> None:
         """Remove a network that no domain uses."""
         self._enter("ensure_network_gone")
-        found = self.networks.get(name)
-        if found is None or found.uid != uid:
-            return
-        users = [
-            domain.name
-            for domain in self.domains.values()
-            if domain.plan is not None and any(nic.network == name for nic in domain.plan.nics)
-        ]
-        if users:
-            raise ConflictError(f"network {name}", f"in use by {', '.join(users)}")
-        del self.networks[name]
+        with self._guard:
+            found = self.networks.get(name)
+            if found is None:
+                return
+            if found.uid != uid:
+                raise ConflictError(f"network {name}", "the libvirt network of that name is another one")
+            users = [domain.name for domain in self.domains.values() if name in domain.networks()]
+            if users:
+                raise ConflictError(f"network {name}", f"in use by {', '.join(users)}", "delete what uses it first")
+            del self.networks[name]
         self._tell("network", name)
 
     def release_lease(self, network: str, mac: str) -> None:
@@ -339,23 +330,27 @@ class MemoryHypervisor:
         """Return one volume, or None."""
         self._enter("find_volume")
         found = self.volumes.get(name)
-        return None if found is None else found[0]
+        return found[0] if found is not None and found[0].whole else None
 
     def list_volumes(self, prefix: str = "") -> list[Volume]:
         """Return the volumes whose names begin with `prefix`."""
         self._enter("list_volumes")
         with self._guard:
-            return [volume for name, (volume, _) in self.volumes.items() if name.startswith(prefix)]
+            return [volume for name, (volume, _) in sorted(self.volumes.items()) if name.startswith(prefix)]
 
     def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
         """Make a volume over another."""
         self._enter("ensure_overlay")
-        del base_format
-        if base not in self.volumes:
-            raise NotFoundError(f"volume {base}", "no such volume")
-        if name not in self.volumes:
-            self.volumes[name] = (Volume(name, f"/memory/{name}", "qcow2", capacity_bytes, 196608), b"")
-        return self.volumes[name][0]
+        with self._guard:
+            if name not in self.volumes:
+                if base not in self.volumes:
+                    raise NotFoundError(f"volume {base}", "it is not in the pool", "upload the image again")
+                if base_format == "raw" and capacity_bytes < self.volumes[base][0].capacity_bytes:
+                    raise RefusedError(f"volume {name}", "the disk is smaller than its image", "give it more room")
+                volume = Volume(name, f"/memory/{name}", "qcow2", capacity_bytes, OVERLAY_BYTES)
+                self.volumes[name] = (volume, b"")
+                self._bases[name] = base
+            return self.volumes[name][0]
 
     def upload(
         self,
@@ -368,13 +363,20 @@ class MemoryHypervisor:
     ) -> Volume:
         """Keep the bytes."""
         self._enter("upload")
-        data = io.BytesIO()
-        while chunk := source.read(CHUNK_BYTES):
-            data.write(chunk)
+        self.volumes.pop(name, None)
+        data = bytearray()
+        source.seek(0)
+        while len(data) < size_bytes:
+            chunk = source.read(min(CHUNK_BYTES, size_bytes - len(data)))
+            if not chunk:
+                raise FailedError(f"volume {name}", "the source ended too early", "has it changed? try again")
+            data += chunk
+            if self.free_bytes() < len(data):
+                raise FailedError(f"volume {name}", "no room in the pool", "make room")
             if report is not None:
-                report(data.tell())
+                report(len(data))
         volume = Volume(name, f"/memory/{name}", volume_format, size_bytes, size_bytes)
-        self.volumes[name] = (volume, data.getvalue())
+        self.volumes[name] = (volume, bytes(data))
         return volume
 
     def read_volume(self, name: str, offset: int = 0, length: int = 0) -> bytes:
@@ -386,25 +388,40 @@ class MemoryHypervisor:
         start = max(0, len(data) + offset) if offset < 0 else offset
         return data[start : start + length] if length else data[start:]
 
+    def read_log(self, name: str, limit_bytes: int) -> bytes:
+        """Return the last bytes of a console's log, which is never rotated here."""
+        self._enter("read_log")
+        return self.volumes[name][1][-limit_bytes:] if name in self.volumes and limit_bytes > 0 else b""
+
     def ensure_volume_gone(self, name: str) -> None:
-        """Delete a volume that no domain uses."""
+        """Delete a volume that nobody uses."""
         self._enter("ensure_volume_gone")
-        users = self.volume_users(name)
-        if users:
-            raise ConflictError(f"volume {name}", f"in use by {', '.join(users)}")
-        self.volumes.pop(name, None)
+        with self._guard:
+            users = self.volume_users(name)
+            if users:
+                raise ConflictError(f"volume {name}", f"in use by {', '.join(users)}", "delete what uses it first")
+            self.volumes.pop(name, None)
+            self._bases.pop(name, None)
 
     def volume_users(self, name: str) -> list[str]:
-        """Return the names of the domains that use a volume."""
+        """Return the domains that use a volume, and the overlays of it that no domain has."""
         self._enter("volume_users")
         with self._guard:
-            return [
-                domain.name
-                for domain in self.domains.values()
-                if domain.plan is not None
-                and name
-                in [domain.plan.seed, *(v for disk in domain.plan.disks for v in (disk.volume, disk.base_volume))]
-            ]
+            users, served = [], set()
+            for domain in self.domains.values():
+                chains = {below for volume in domain.volumes() for below in self._chain(volume)}
+                bases = {disk.base_volume for disk in domain.plan.disks} if domain.plan is not None else set()
+                if name in chains | bases:
+                    users.append(domain.name)
+                    served |= chains
+            overlays = [overlay for overlay, base in self._bases.items() if base == name and overlay not in served]
+            return [*users, *(f"volume {overlay}" for overlay in overlays)]
+
+    def _chain(self, volume: str) -> list[str]:
+        chain = [volume]
+        while chain[-1] in self._bases:
+            chain.append(self._bases[chain[-1]])
+        return chain
 
 
 def fail_with(error: KCError, *calls: str) -> Callable[[str], None]:
@@ -417,5 +434,10 @@ def fail_with(error: KCError, *calls: str) -> Callable[[str], None]:
     return fail
 
 
-def _observe(domain: MemoryDomain) -> ObservedDomain:
-    return ObservedDomain(domain.uid, domain.name, domain.power, domain.reason)
+def _sample(domain: MemoryDomain, now: float) -> Sample:
+    memory = (domain.plan.memory_mib if domain.plan is not None else 512) << 20
+    is_on = domain.power == "running"
+    return Sample(
+        uid=domain.uid, at=now, power=domain.power, cpus=domain.plan.cpus if domain.plan is not None else 1,
+        cpu_time_ns=int(now * 1e8) if is_on else 0, memory_bytes=memory, memory_used_bytes=memory // 4 if is_on else 0,
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from backend.errors import ConflictError, NotFoundError, RefusedError
@@ -42,8 +43,9 @@ def prepare(store: Store, document: Document) -> Document:
             f"{kind.title} {body['name']}", "the name is taken", f"choose another, or see kc {kind.command} show"
         )
     now = format_time()
-    body = {key: value for key, value in body.items() if key not in ("status", "version")}
-    body |= {"uid": str(uuid.uuid4()), "createdAt": now, "updatedAt": now, "updatedBy": current_user()}
+    head = {key: body.pop(key) for key in ("apiVersion", "kind", "name")}
+    rest = {key: value for key, value in body.items() if key not in ("uid", "status", "version")}
+    body = {**head, "uid": str(uuid.uuid4()), **rest, "createdAt": now, "updatedAt": now, "updatedBy": current_user()}
     if kind is VM:
         _prepare_vm(store, body)
     return body
@@ -91,8 +93,8 @@ def _prepare_nics(store: Store, body: Document, what: str) -> None:
     ids: set[str] = set()
     macs: set[str] = set()
     for index, nic in enumerate(body["spec"]["nics"]):
-        pin(store, NETWORK, nic["network"], what)
         nic["id"] = nic["id"] or f"nic{index}"
+        _check_addresses(nic, pin(store, NETWORK, nic["network"], what), what)
         chosen = bool(nic["mac"])
         nic["mac"] = nic["mac"] or make_mac(body["uid"], index)
         if nic["id"] in ids or nic["mac"] in macs:
@@ -101,6 +103,16 @@ def _prepare_nics(store: Store, body: Document, what: str) -> None:
         macs.add(nic["mac"])
         if chosen:
             _check_mac_free(store, nic, what)
+
+
+def _check_addresses(nic: Document, network: Document, what: str) -> None:
+    """Raise RefusedError where a static address lies outside the network's subnet, where it has one."""
+    for family in ("ipv4", "ipv6"):
+        address, subnet = nic[family]["address"], network["spec"][family]["subnet"]
+        if address and subnet and ip_interface(address).ip not in ip_network(subnet):
+            raise RefusedError(
+                what, f"{nic['id']}: {address} is not in {subnet} of network {network['name']}", "choose one inside"
+            )
 
 
 def _check_mac_free(store: Store, nic: Document, what: str) -> None:

@@ -7,6 +7,7 @@ in; the service pins them to a uid.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from typing import Annotated, Any, Literal, Self
 
@@ -74,6 +75,17 @@ class AddressPlan(Model):
     mode: Literal["network", "none", "static", "dhcp", "slaac", "dhcpv6"] = "network"
     address: str = Field(default="", description="CIDR of a static address, such as 10.0.0.5/24")
 
+    def check(self, parse: Callable[[str], object]) -> None:
+        """Raise ValueError where mode and address do not go together, or the address is not in CIDR form."""
+        if (self.mode == "static") != bool(self.address):
+            msg = "mode static and an address go together"
+            raise ValueError(msg)
+        if self.address:
+            if "/" not in self.address:
+                msg = f"write {sanitise(self.address, 60)} in CIDR form, with the length of its prefix"
+                raise ValueError(msg)
+            parse(self.address)
+
 
 class IPv4Plan(AddressPlan):
     """A NIC's IPv4."""
@@ -82,11 +94,7 @@ class IPv4Plan(AddressPlan):
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:
-        if (self.mode == "static") != bool(self.address):
-            msg = "mode static and an address go together"
-            raise ValueError(msg)
-        if self.address:
-            IPv4Interface(self.address)
+        self.check(IPv4Interface)
         return self
 
 
@@ -97,11 +105,7 @@ class IPv6Plan(AddressPlan):
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:
-        if (self.mode == "static") != bool(self.address):
-            msg = "mode static and an address go together"
-            raise ValueError(msg)
-        if self.address:
-            IPv6Interface(self.address)
+        self.check(IPv6Interface)
         return self
 
 
@@ -305,10 +309,11 @@ def validate_document(document: Document) -> Document:
         spec = SPECS[kind.name].model_validate(document.get("spec", {}))
     except ValidationError as error:
         raise RefusedError(what, _describe(error), f"see kc schema {kind.command}") from error
+    head = {"apiVersion": API_VERSION, "kind": kind.name, "name": name}
     return {
+        **head,
         **document,
-        "apiVersion": API_VERSION,
-        "kind": kind.name,
+        **head,
         "metadata": metadata,
         "spec": spec.model_dump(mode="json", by_alias=True),
     }

@@ -88,8 +88,8 @@ class Selector:
         narrowing = [test for term, test in zip(terms, tests, strict=True) if _is_narrow(term)]
         self.narrow = _join(narrowing) if narrowing else None
         """What can be told from a document's name and metadata alone; None where that is nothing."""
-        self.needles = tuple(needle for term in terms if (needle := _find_needle(term)))
-        """What the JSON of the metadata of every document that is taken has in it; not all that it must have."""
+        self.needles = tuple(needles for term in terms if (needles := _find_needles(term)))
+        """Texts that stand in the JSON of the metadata of every document that is taken, at least one of each group."""
 
     def __call__(self, document: Document) -> bool:
         """Return whether a whole document matches."""
@@ -401,15 +401,14 @@ def _is_narrow(term: Term) -> bool:
     return root == "metadata" or (not root and path[0].text == "name")
 
 
-def _find_needle(term: Term) -> bytes | None:
+def _find_needles(term: Term) -> tuple[bytes, ...]:
+    """Return texts of which one stands in the JSON of the metadata of every document that a term takes."""
     root, path = _split_root(term.path)
     if root != "metadata" or term.operator in ("missing", "!=", "notin"):
-        return None
-    if term.operator == "=" and not _parse_scalar(term.values[0])[0]:
-        text, before = term.values[0].text, '"'
-    else:
-        # A key that has dots itself ends with this part, too.
-        text, before = path[-1].text, ""
+        return ()
+    whole = term.operator in ("=", "in") and not any(_parse_scalar(word)[0] for word in term.values)
+    # Of a number there is more than one form. Of a key there is one, and a key with dots ends with its last part.
+    words, opening = (term.values, '"') if whole else (path[-1:], "")
     # Such texts have one form in JSON, whoever wrote it.
-    plain = text.isprintable() and '"' not in text and "\\" not in text
-    return f'{before}{text}"'.encode() if plain else None
+    plain = all(word.text.isprintable() and not {'"', "\\"} & set(word.text) for word in words)
+    return tuple(f'{opening}{word.text}"'.encode() for word in words) if plain else ()

@@ -107,14 +107,16 @@ class FileEngine:
         return self._connections.fetch(_PICK % ",".join("?" * PICKED), (table + STATUS, table, *places))
 
     def sift(
-        self, table: str, name: str, after: str, needles: Sequence[bytes], limit: int
+        self, table: str, name: str, after: str, needles: Sequence[Sequence[bytes]], limit: int
     ) -> list[tuple[str, str, bytes | None]]:
         """Return (id, name, metadata) of rows with a name beyond `name`, after an id and in the order of ids.
 
-        Left out are those whose metadata does not hold all the needles; it is None where it is too large to be kept.
+        Left out are those whose metadata does not hold one needle of each group; it is None where it is too large to
+        be kept.
         """
-        statement = _SIFT % ("AND instr(metadata, ?) " * len(needles))
-        return self._connections.fetch(statement, (table, after, name, *needles, limit))
+        conditions = [f"AND ({' OR '.join(['instr(metadata, ?)'] * len(group))})" for group in needles]
+        texts = [text for group in needles for text in group]
+        return self._connections.fetch(_SIFT % " ".join(conditions), (table, after, name, *texts, limit))
 
     def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:
         """Return rows after an id, in the order of ids."""

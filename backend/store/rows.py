@@ -80,11 +80,12 @@ class Engine(Protocol):
         """Return the rows of these names that there are, in the order of names; at most `PICKED` names."""
 
     def sift(
-        self, table: str, name: str, after: str, needles: Sequence[bytes], limit: int
+        self, table: str, name: str, after: str, needles: Sequence[Sequence[bytes]], limit: int
     ) -> list[tuple[str, str, bytes | None]]:
         """Return (id, name, metadata) of rows with a name beyond `name`, after an id and in the order of ids.
 
-        Left out are those whose metadata does not hold all the needles; it is None where it is too large to be kept.
+        Left out are those whose metadata does not hold one needle of each group; it is None where it is too large to
+        be kept.
         """
 
     def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:

@@ -152,7 +152,7 @@ class TinyDBStore:
                 return
             after = rows[-1][0]
 
-    def _sift(self, kind: str, narrow: Predicate, needles: Sequence[bytes], after: str) -> list[str]:
+    def _sift(self, kind: str, narrow: Predicate, needles: Sequence[Sequence[bytes]], after: str) -> list[str]:
         names: list[str] = []
         last = ""
         while rows := self._engine.sift(kind, after, last, needles, _SIFTED):

@@ -45,7 +45,10 @@ class FieldLine(Horizontal):
             return ChoiceField(("true", "false"), text, labels=_YES_NO)
         if field is not None and field.kind is FieldKind.CHOICE:
             return ChoiceField(field.options, text)
-        return Input(text, compact=True, max_length=LONGEST_NAME + 1 if field is None else _LONGEST_TEXT)
+        if field is None:
+            # One goes on with a name, and types a figure anew.
+            return Input(text, compact=True, max_length=LONGEST_NAME + 1, select_on_focus=False)
+        return Input(text, compact=True, max_length=_LONGEST_TEXT)
 
     def compose(self) -> ComposeResult:
         """Lay out the field."""
@@ -131,8 +134,10 @@ class FieldsPage(Page):
 
     @property
     def values(self) -> dict[str, str]:
-        """The texts in the parameters' fields."""
-        return {line.key: line.text for line in self.lines[1:]}
+        """The texts in the parameters' fields that are other than those they began with."""
+        return {
+            line.key: line.text for line in self.lines if line.field is not None and line.text != line.field.initial
+        }
 
     def show_error(self, field: str, text: str) -> None:
         """Show an error beside its field, or below all."""

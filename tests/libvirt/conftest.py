@@ -43,6 +43,7 @@ class PrivateHost:
 
     def wait_for_daemon(self) -> None:
         """Wait until libvirtd answers."""
+
         def answers() -> bool:
             done = subprocess.run(["virsh", "-c", self.uri, "version"], capture_output=True, timeout=60, check=False)
             return done.returncode == 0

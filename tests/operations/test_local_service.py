@@ -69,6 +69,13 @@ def test_a_created_vm_runs_and_has_its_address(service: LocalService, host: Memo
         ({"parameters": {"x": 1}}, RefusedError, "parameter x: unknown"),
         ({"nics": [{"network": "default", "mac": "01:00:00:00:00:00"}]}, RefusedError, "mac"),
         ({"nics": [{"network": "default", "ipv4": {"mode": "static"}}]}, RefusedError, "address"),
+        ({"nics": [{"network": "default", "ipv4": {"mode": "static", "address": "10.0.0.5"}}]}, RefusedError, "CIDR"),
+        (
+            {"nics": [{"network": "default", "ipv4": {"mode": "static", "address": "10.0.0.5/24"}}]},
+            RefusedError,
+            "not in 192.168.150.0/24",
+        ),
+        ({"userData": "neither this nor that"}, RefusedError, "user-data"),
         ({"sshKeys": ["not a key"]}, RefusedError, "SSH key"),
         ({"colour": "red"}, RefusedError, "colour: unknown field"),
     ],

@@ -126,9 +126,9 @@ async def test_starting_needs_no_question(lab: Lab):
 async def test_deleting_wants_the_name_typed(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:
-        await press(pilot, "j", "d", *"web", "enter")
+        await press(pilot, "j", "d", "=web", "enter")
         assert isinstance(app.screen, ConfirmDialog)
-        await press(pilot, *"-1", "enter")
+        await press(pilot, "=-1", "enter")
         await until(pilot, lambda: rows(app) == ["db-1", "web-2", "win11"], "it is gone")
         assert uid_of("web-1") not in lab.host.domains
 
@@ -201,7 +201,7 @@ async def test_an_operation_that_fails_is_told(lab: Lab):
 async def test_a_filter_applies_while_one_types(lab: Lab, typed: str, found: list[str]):
     app = make_app(lab)
     async with running(app) as pilot:
-        await press(pilot, "slash", *typed)
+        await press(pilot, "slash", f"={typed}")
         assert rows(app) == found
         assert f"{len(found)} of 4" in read_text(app)
         await press(pilot, "enter", "escape")
@@ -211,7 +211,7 @@ async def test_a_filter_applies_while_one_types(lab: Lab, typed: str, found: lis
 async def test_a_wrong_selector_says_so_and_leaves_the_list(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:
-        await press(pilot, "slash", *"tenant>")
+        await press(pilot, "slash", "=tenant>")
         assert vms(app).filter_bar.error
         assert vms(app).filter_bar.error in read_text(app)
         assert rows(app) == ["db-1", "web-1", "web-2"]
@@ -256,7 +256,7 @@ async def test_metadata_columns_are_chosen_and_remembered(lab: Lab):
     app = make_app(lab, remembered=Remembered(columns=()))
     async with running(app, (140, 40)) as pilot:
         assert "TENANT" not in read_text(app)
-        await press(pilot, "C", *"rack", "enter", "escape")
+        await press(pilot, "C", "=rack", "enter", "escape")
         await see(pilot, "RACK")
         assert app.session.remembered.columns == ("rack",)
 

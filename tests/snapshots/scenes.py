@@ -135,40 +135,40 @@ async def _sample(pilot: Pilot[None]) -> None:
 
 async def show_list(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, *"jjjjjjjjj")
+    await press(pilot, "=jjjjjjjjj")
 
 
 async def show_filter(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "slash", *"tenant=acme", "enter", "j")
+    await press(pilot, "slash", "=tenant=acme", "enter", "j")
 
 
 async def show_marks(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "slash", *"web", "enter", "space", "space", "s")
+    await press(pilot, "slash", "=web", "enter", "space", "space", "s")
 
 
 async def show_delete(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "G", "k", "d", *"web")
+    await press(pilot, "G", "k", "d", "=web")
 
 
 async def show_attention(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, *"jjjj")
+    await press(pilot, "=jjjj")
 
 
 async def show_vm(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "slash", *"web-1", "enter", "enter")
+    await press(pilot, "slash", "=web-1", "enter", "enter")
 
 
 async def show_console(pilot: Pilot[None]) -> None:
-    await press(pilot, "slash", *"web-1", "enter", "c")
+    await press(pilot, "slash", "=web-1", "enter", "c")
     screen = _app(pilot).screen
     assert isinstance(screen, ConsoleScreen)
     await until(pilot, lambda: "web-1 is up" in screen.terminal.text, "the guest is up")
-    await press(pilot, *"uptime")
+    await press(pilot, "=uptime")
     await until(pilot, lambda: "uptime" in screen.terminal.text, "the guest echoes")
 
 
@@ -197,7 +197,7 @@ async def show_image_page(pilot: Pilot[None]) -> None:
 
 
 async def show_network_page(pilot: Pilot[None]) -> None:
-    await press(pilot, "n", "enter", "space", "up", "space", "a", "right", "right", "right", "tab", *"192.168.150.5")
+    await press(pilot, "n", "enter", "space", "up", "space", "a", "right", "right", "right", "tab", "=192.168.150.5")
 
 
 async def show_type_page(pilot: Pilot[None]) -> None:
@@ -206,17 +206,17 @@ async def show_type_page(pilot: Pilot[None]) -> None:
 
 async def show_name_page(pilot: Pilot[None]) -> None:
     await press(
-        pilot, "n", "enter", "enter", "enter", *"web-1", "tab", "tab", "backspace", "backspace", "backspace", "9"
+        pilot, "n", "enter", "enter", "enter", "=web-1", "tab", "tab", "backspace", "backspace", "backspace", "9"
     )
 
 
 async def show_review_page(pilot: Pilot[None]) -> None:
-    await press(pilot, "n", "enter", "enter", "enter", *"web-3", "enter")
+    await press(pilot, "n", "enter", "enter", "enter", "=web-3", "enter")
 
 
 async def show_palette(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "colon", *"web")
+    await press(pilot, "colon", "=web")
 
 
 async def show_help(pilot: Pilot[None]) -> None:

@@ -1,4 +1,5 @@
-"""Types of the calls to QEMU's guest agent that KC makes."""
+# Types of the calls to QEMU's guest agent that KC makes.
+# ruff: noqa: N802 - the names are libvirt's
 
 from libvirt import virDomain
 

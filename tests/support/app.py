@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from snapshots.picture import read_text
+from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from backend.service import Service
@@ -61,9 +63,15 @@ async def settle(pilot: Pilot[None]) -> None:
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:
-    """Press keys, each after what the one before it did has settled."""
+    """Press keys, each after what the one before it did has settled; `=text` is typed in one go."""
     for key in keys:
-        await pilot.press(key)
+        if key.startswith("=") and len(key) > 1:
+            driver = pilot.app._driver
+            assert driver is not None
+            for sign in key[1:]:
+                driver.send_message(events.Key(_character_to_key(sign), sign))
+        else:
+            await pilot.press(key)
         await settle(pilot)
 
 

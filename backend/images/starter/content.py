@@ -17,12 +17,14 @@ GUEST_FILES = Path(__file__).parent / "guest"
 
 # Debian packages whose programs are in the guest; each with a word on why. Their libraries follow by themselves.
 PACKAGES = (
-    "busybox",  # what people use; see guest/init on why there are two
+    "bash",  # the shell that people type in: history, completion, and no escape codes in the console's log
+    "busybox",  # everything else that they use; see guest/init on why there are two
     "dropbear-bin",  # SSH server
     "iproute2",  # addresses, routes, VLAN, VXLAN
     "isc-dhcp-client",  # DHCPv6; busybox here has no client for it
     "lua-yaml",  # with Lua below: reads the seed, whose user-data is YAML
     "lua5.4",
+    "ncurses-base",  # what bash knows of terminals
     "ndisc6",  # tells whether a router advertisement says that addresses are managed
     "nftables",
     "qemu-guest-agent",
@@ -31,6 +33,7 @@ PACKAGES = (
 STATIC_SHELL = "busybox-static"
 
 PROGRAMS = (
+    "usr/bin/bash",
     "usr/bin/busybox",
     "usr/bin/dropbearkey",
     "usr/bin/ip",
@@ -42,7 +45,7 @@ PROGRAMS = (
     "usr/sbin/nft",
     "usr/sbin/qemu-ga",
 )
-_DATA = ("etc/iproute2/*", "usr/share/lua/5.4/lyaml/*.lua")
+_DATA = ("etc/iproute2/*", "usr/lib/terminfo/[lsvx]/*", "usr/share/lua/5.4/lyaml/*.lua")
 _LOADED_LIBRARIES = ("usr/lib/*/lua/5.4/yaml.so",)
 
 # Modules by name; what they depend on follows by itself. `boot` loads those of the devices that are there, the kernel

@@ -109,8 +109,10 @@ def test_serial_console_is_a_root_shell_that_shows_the_host_name(web: Web) -> No
 
 @pytest.mark.parametrize("user", ["root", "kc"])
 def test_ssh_takes_the_key(web: Web, user: str) -> None:
-    answer = web.machine.ssh("-i", str(web.key), "-o", "IdentitiesOnly=yes", user=user, command="id -un; hostname")
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, f"{user}\nweb\n", "")
+    answer = web.machine.ssh(
+        "-i", str(web.key), "-o", "IdentitiesOnly=yes", user=user, command="id -un; hostname; ip -o link | wc -l"
+    )
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, f"{user}\nweb\n2\n", "")
 
 
 @pytest.mark.parametrize("user", ["root", "kc"])
@@ -122,7 +124,7 @@ def test_ssh_takes_nothing_but_a_key(web: Web, user: str) -> None:
 
 def test_no_account_has_a_password_that_could_match(web: Web) -> None:
     assert web.machine.output("cut -d: -f2 /etc/shadow | sort -u") == "*\n"
-    assert web.machine.output("stat -c %a /etc/shadow") == "600\n"
+    assert web.machine.output("stat -c %a /etc/shadow / /root /home/kc") == "600\n755\n700\n700\n"
 
 
 def test_user_data_in_yaml_is_obeyed(web: Web) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import time
 from typing import Any
@@ -193,7 +194,9 @@ class TestTerms:
         assert selector.narrow
         assert selector.narrow({"name": "web-1", "metadata": {"tenant": "acme"}})
         assert not selector.narrow({"name": "db-1", "metadata": {"tenant": "acme"}})
-        assert selector.needles == (b'"acme"',)
+        assert selector.needles == ((b'"acme"',),)
+        assert parse("tenant in (a,b),tier=3,!x,y!=1").needles == ((b'"a"', b'"b"'), (b'tier"',))
+        assert parse('a="x\\"y",b="x\\\\y","c\\""').needles == ()
         assert parse("status.power=running").narrow is None
 
 
@@ -353,6 +356,8 @@ def test_it_takes_what_a_plain_reading_takes(selector: Selector, several: list[d
         expected = all(naive_term(term, document) for term in selector.terms)
         assert selector(document) is expected
         if expected and selector.narrow:
+            data = json.dumps(document["metadata"] or {}, ensure_ascii=False).encode()
+            assert all(any(needle in data for needle in group) for group in selector.needles)
             assert selector.narrow({"name": document["name"], "metadata": document["metadata"] or {}})
 
 

@@ -1,0 +1,487 @@
+"""What every hypervisor does: the one over a real libvirt and QEMU, and the one in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.boot_sector import SIZE, make_disk
+
+from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
+from backend.hypervisor.host import open_hypervisor
+from backend.hypervisor.memory import MemoryHypervisor
+from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.protocol import Hypervisor
+from backend.service import ConsoleStream
+
+GREETING = b"KC test guest is up\r\n"
+URI = os.environ.get("KC_LIBVIRT_URI", "qemu:///system")
+
+
+@dataclass
+class Rig:
+    """A hypervisor, names that nobody else has, and guests of 512 bytes."""
+
+    hypervisor: Hypervisor
+    prefix: str
+    subnet: str
+
+    def disk(self, content: bytes = b"") -> str:
+        """Upload a bootable disk and return its volume."""
+        name = f"kc-{uuid.uuid4()}-root"
+        data = content or make_disk(GREETING)
+        self.hypervisor.upload(name, io.BytesIO(data), len(data))
+        return name
+
+    def plan(self, name: str = "vm", **changes: Any) -> DomainPlan:
+        """Return the plan of a small domain, with a disk that is there."""
+        uid = str(uuid.uuid4())
+        plan = DomainPlan(
+            uid=uid, name=f"{self.prefix}-{name}", version=3, owner="owner-1", owner_label="kraut@host:/store",
+            metadata='{"tenant":"acme & söhne","note":"<b>]]>\\u0007"}', arch="x86_64", cpus=1, memory_mib=32,
+            firmware="bios", accelerator="qemu", disks=(), nics=(), seed="", console_log=f"kc-{uid}-console.log",
+        )  # fmt: skip
+        if "disks" not in changes:
+            changes["disks"] = (DiskPlan("root", self.disk(), "raw"),)
+        return plan._replace(**changes)
+
+    def defined(self, name: str = "vm", **changes: Any) -> DomainPlan:
+        """Define a small domain."""
+        plan = self.plan(name, **changes)
+        self.hypervisor.ensure_defined(plan)
+        return plan
+
+    def running(self, name: str = "vm", **changes: Any) -> DomainPlan:
+        """Define a small domain, start it, and wait until its guest is up."""
+        plan = self.defined(name, **changes)
+        self.hypervisor.ensure_running(plan.uid)
+        self.wait(lambda: GREETING in self.hypervisor.read_log(plan.console_log, 4096), "the guest is up")
+        return plan
+
+    def deaf(self) -> DomainPlan:
+        """Start a domain whose guest hears no power button."""
+        if isinstance(self.hypervisor, MemoryHypervisor):
+            self.hypervisor.boots = False
+        plan = self.defined("deaf", disks=(DiskPlan("root", self.disk(b"\0" * SIZE), "raw"),))
+        self.hypervisor.ensure_running(plan.uid)
+        return plan
+
+    def network(self, name: str = "net", **changes: Any) -> NetworkPlan:
+        """Return the plan of an isolated network with DHCP."""
+        plan = NetworkPlan(f"{self.prefix}-{name}", str(uuid.uuid4()), "isolated", "", self.subnet, "dhcp")
+        return plan._replace(**changes)
+
+    def power(self, plan: DomainPlan) -> str:
+        """Return a domain's state; empty for one that is not there."""
+        observed = self.hypervisor.observe(plan.uid)
+        return observed.power if observed is not None else ""
+
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+        """Wait until a condition holds."""
+        ends = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < ends, f"never came true: {what}"
+            time.sleep(0.05)
+
+
+def read_until(console: ConsoleStream, words: bytes, seconds: float = 10) -> bytes:
+    said = b""
+    ends = time.monotonic() + seconds
+    while words not in said:
+        data = console.read(0.5)
+        assert data != b"", f"ended after {said!r}"
+        assert time.monotonic() < ends, f"only {said!r}"
+        said += data or b""
+    return said
+
+
+def virsh(*arguments: str) -> str:
+    return subprocess.run(
+        ["virsh", "-q", "-c", URI, *arguments], capture_output=True, text=True, timeout=60, check=False
+    ).stdout  # fmt: skip
+
+
+def clear(rig: Rig, pool: str) -> None:
+    """Remove everything that a test made on a real host, through virsh alone."""
+    rig.hypervisor.close()
+    for name in [line for line in virsh("list", "--all", "--name").split() if line.startswith(rig.prefix)]:
+        virsh("destroy", name)
+        virsh("undefine", name, "--nvram", "--managed-save", "--snapshots-metadata")
+    for name in [line for line in virsh("net-list", "--all", "--name").split() if line.startswith(rig.prefix)]:
+        virsh("net-destroy", name)
+        virsh("net-undefine", name)
+    virsh("pool-refresh", pool)
+    for line in virsh("vol-list", pool).splitlines():
+        virsh("vol-delete", "--pool", pool, line.split()[0])
+    virsh("pool-destroy", pool)
+    virsh("pool-delete", pool)
+    virsh("pool-undefine", pool)
+
+
+@pytest.fixture(params=["memory", pytest.param("libvirt", marks=pytest.mark.libvirt)])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    prefix = f"kct-{uuid.uuid4().hex[:8]}"
+    subnet = f"10.{random.randrange(200, 250)}.{random.randrange(256)}.0/24"
+    if request.param == "memory":
+        hypervisor = MemoryHypervisor()
+        hypervisor.boot_text = GREETING
+        yield Rig(hypervisor, prefix, subnet)
+        return
+    request.getfixturevalue("libvirt_uri")
+    made = Rig(open_hypervisor(URI, prefix, tmp_path), prefix, subnet)
+    try:
+        made.hypervisor.ensure_pool()
+        yield made
+    finally:
+        clear(made, prefix)
+
+
+# --- volumes
+
+
+def test_a_volume_is_what_was_uploaded(rig: Rig) -> None:
+    content = os.urandom(300_000)
+    done: list[int] = []
+    volume = rig.hypervisor.upload("kc-a", io.BytesIO(content), len(content), report=done.append)
+    assert (volume.name, volume.format, volume.capacity_bytes, volume.whole) == ("kc-a", "raw", len(content), True)
+    assert done[-1] == len(content)
+    assert rig.hypervisor.read_volume("kc-a") == content
+    assert rig.hypervisor.read_volume("kc-a", 1000, 50) == content[1000:1050]
+    assert rig.hypervisor.read_volume("kc-a", -70) == content[-70:]
+    assert rig.hypervisor.read_volume("kc-a", -(1 << 30)) == content
+    assert rig.hypervisor.read_volume("kc-a", 1 << 30) == b""
+    found = rig.hypervisor.find_volume("kc-a")
+    assert found is not None
+    assert found.capacity_bytes == len(content)
+
+
+def test_an_upload_replaces_a_volume_of_that_name(rig: Rig) -> None:
+    rig.hypervisor.upload("kc-a", io.BytesIO(b"x" * 5000), 5000)
+    rig.hypervisor.upload("kc-a", io.BytesIO(b"other"), 5)
+    assert rig.hypervisor.read_volume("kc-a") == b"other"
+    assert [volume.name for volume in rig.hypervisor.list_volumes()] == ["kc-a"]
+
+
+def test_an_upload_that_is_given_up_leaves_nothing(rig: Rig) -> None:
+    def give_up(done: int) -> None:
+        raise KeyboardInterrupt(done)
+
+    with pytest.raises(KeyboardInterrupt):
+        rig.hypervisor.upload("kc-a", io.BytesIO(b"x" * (3 << 20)), 3 << 20, report=give_up)
+    assert rig.hypervisor.find_volume("kc-a") is None
+    assert rig.hypervisor.list_volumes() == []
+
+
+def test_a_source_that_is_too_short_leaves_nothing(rig: Rig) -> None:
+    with pytest.raises(FailedError, match="ended too early"):
+        rig.hypervisor.upload("kc-a", io.BytesIO(b"x" * 100), 5000)
+    assert rig.hypervisor.list_volumes() == []
+
+
+def test_what_is_not_there_is_none_and_its_deletion_is_fine(rig: Rig) -> None:
+    assert rig.hypervisor.find_volume("kc-none") is None
+    assert rig.hypervisor.read_volume("kc-none") == b""
+    assert rig.hypervisor.read_log("kc-none", 100) == b""
+    assert rig.hypervisor.volume_users("kc-none") == []
+    rig.hypervisor.ensure_volume_gone("kc-none")
+
+
+def test_volumes_are_listed_by_prefix(rig: Rig) -> None:
+    for name in ("kc-b-2", "kc-b-1", "kc-c"):
+        rig.hypervisor.upload(name, io.BytesIO(b"x"), 1)
+    assert [volume.name for volume in rig.hypervisor.list_volumes("kc-b-")] == ["kc-b-1", "kc-b-2"]
+    rig.hypervisor.ensure_volume_gone("kc-b-1")
+    assert [volume.name for volume in rig.hypervisor.list_volumes()] == ["kc-b-2", "kc-c"]
+    assert rig.hypervisor.free_bytes() > 0
+
+
+def test_an_overlay_is_made_once_over_a_whole_volume(rig: Rig) -> None:
+    base = rig.disk()
+    volume = rig.hypervisor.ensure_overlay("kc-o", base=base, base_format="raw", capacity_bytes=8 << 20)
+    assert (volume.format, volume.capacity_bytes) == ("qcow2", 8 << 20)
+    again = rig.hypervisor.ensure_overlay("kc-o", base=base, base_format="raw", capacity_bytes=16 << 20)
+    assert again.capacity_bytes == 8 << 20
+    with pytest.raises(NotFoundError):
+        rig.hypervisor.ensure_overlay("kc-p", base="kc-none", base_format="raw", capacity_bytes=8 << 20)
+    with pytest.raises(RefusedError, match="smaller"):
+        rig.hypervisor.ensure_overlay("kc-p", base=base, base_format="raw", capacity_bytes=512)
+    assert rig.hypervisor.find_volume("kc-p") is None
+
+
+def test_a_base_is_not_deleted_below_an_overlay_or_a_domain(rig: Rig) -> None:
+    base = rig.disk()
+    rig.hypervisor.ensure_overlay("kc-o", base=base, base_format="raw", capacity_bytes=8 << 20)
+    assert rig.hypervisor.volume_users(base) == ["volume kc-o"]
+    with pytest.raises(ConflictError, match="volume kc-o"):
+        rig.hypervisor.ensure_volume_gone(base)
+    plan = rig.defined(disks=(DiskPlan("root", "kc-o", "qcow2", base, "raw"),))
+    assert rig.hypervisor.volume_users(base) == [plan.name]
+    assert rig.hypervisor.volume_users("kc-o") == [plan.name]
+    for volume in (base, "kc-o"):
+        with pytest.raises(ConflictError, match=plan.name):
+            rig.hypervisor.ensure_volume_gone(volume)
+    rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
+    rig.hypervisor.ensure_volume_gone("kc-o")
+    rig.hypervisor.ensure_volume_gone(base)
+    assert rig.hypervisor.list_volumes() == []
+
+
+def test_a_seed_in_use_is_not_deleted(rig: Rig) -> None:
+    rig.hypervisor.upload("kc-seed", io.BytesIO(b"s" * 70_000), 70_000)
+    plan = rig.defined(seed="kc-seed")
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.ensure_volume_gone("kc-seed")
+
+
+# --- networks
+
+
+def test_a_network_is_made_once_and_removed(rig: Rig) -> None:
+    plan = rig.network(uplink="nat", ipv6_subnet="fd00:c0de::/64", ipv6_mode="slaac", mtu=1400)
+    made = rig.hypervisor.ensure_network(plan)
+    assert (made.name, made.uid, made.active, made.uplink) == (plan.name, plan.uid, True, "nat")
+    assert (made.ipv4_subnet, made.ipv4_mode) == (plan.ipv4_subnet, "dhcp")
+    assert (made.ipv6_subnet, made.ipv6_mode) == ("fd00:c0de::/64", "slaac")
+    assert 0 < len(made.bridge) <= 15
+    assert rig.hypervisor.ensure_network(plan) == made
+    assert made in rig.hypervisor.list_networks()
+    assert rig.hypervisor.ensure_network_started(plan.name) == made
+    rig.hypervisor.ensure_network_gone(plan.name, plan.uid)
+    rig.hypervisor.ensure_network_gone(plan.name, plan.uid)
+    assert plan.name not in [network.name for network in rig.hypervisor.list_networks()]
+    with pytest.raises(NotFoundError):
+        rig.hypervisor.ensure_network_started(plan.name)
+
+
+def test_a_network_of_that_name_serves_as_it_is(rig: Rig) -> None:
+    first = rig.network()
+    made = rig.hypervisor.ensure_network(first)
+    other = first._replace(uid=str(uuid.uuid4()), ipv4_subnet="10.199.0.0/24")
+    assert rig.hypervisor.ensure_network(other) == made
+    with pytest.raises(ConflictError):
+        rig.hypervisor.ensure_network_gone(first.name, other.uid)
+    assert made in rig.hypervisor.list_networks()
+
+
+def test_a_subnet_that_is_taken_is_a_conflict_with_its_holder_named(rig: Rig) -> None:
+    first = rig.network()
+    rig.hypervisor.ensure_network(first)
+    inside = f"{first.ipv4_subnet.removesuffix('.0/24')}.64/26"
+    with pytest.raises(ConflictError, match=first.name):
+        rig.hypervisor.ensure_network(rig.network("twin", ipv4_subnet=inside))
+    assert [network.name for network in rig.hypervisor.list_networks() if "twin" in network.name] == []
+
+
+def test_a_network_that_cannot_be_is_refused(rig: Rig) -> None:
+    for wrong in ({"uplink": "magic"}, {"ipv4_subnet": "10.0.0.0/31"}, {"ipv4_subnet": "nonsense"}):
+        with pytest.raises(RefusedError):
+            rig.hypervisor.ensure_network(rig.network("wrong", **wrong))
+
+
+def test_a_network_in_use_stays(rig: Rig) -> None:
+    network = rig.network()
+    rig.hypervisor.ensure_network(network)
+    plan = rig.defined(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name),))
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.ensure_network_gone(network.name, network.uid)
+    rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
+    rig.hypervisor.ensure_network_gone(network.name, network.uid)
+
+
+def test_leases_of_networks_that_are_not_there_are_none(rig: Rig) -> None:
+    assert rig.hypervisor.leases([f"{rig.prefix}-none"]) == []
+    assert rig.hypervisor.leases([]) == []
+    rig.hypervisor.release_lease(f"{rig.prefix}-none", "52:54:00:00:00:01")
+
+
+# --- domains
+
+
+def test_a_defined_domain_is_seen_and_known_as_its_makers(rig: Rig) -> None:
+    plan = rig.defined()
+    found = rig.hypervisor.observe(plan.uid)
+    assert found is not None
+    assert (found.uid, found.name, found.power) == (plan.uid, plan.name, "stopped")
+    assert rig.hypervisor.find_domain(plan.name) == found
+    assert found in rig.hypervisor.inventory()
+    owner = rig.hypervisor.owner_of(plan.uid)
+    assert (owner.owner, owner.label, owner.version) == ("owner-1", "kraut@host:/store", 3)
+    assert rig.hypervisor.addresses(plan.uid) == []
+
+
+def test_what_is_not_there_is_not_found(rig: Rig) -> None:
+    uid = str(uuid.uuid4())
+    assert rig.hypervisor.observe(uid) is None
+    assert rig.hypervisor.find_domain(f"{rig.prefix}-none") is None
+    for call in (
+        rig.hypervisor.owner_of,
+        rig.hypervisor.ensure_running,
+        rig.hypervisor.console,
+        rig.hypervisor.addresses,
+        lambda uid: rig.hypervisor.reboot(uid, force=True),
+    ):
+        with pytest.raises(NotFoundError):
+            call(uid)
+    assert rig.hypervisor.ensure_stopped(uid, grace_seconds=1, force=False)
+    rig.hypervisor.ensure_undefined(uid, "owner-1")
+
+
+def test_a_domain_is_defined_anew_and_renamed_by_its_owner(rig: Rig) -> None:
+    plan = rig.defined()
+    rig.hypervisor.ensure_defined(plan)
+    rig.hypervisor.ensure_defined(plan._replace(version=4, name=f"{rig.prefix}-renamed", cpus=2))
+    assert rig.hypervisor.owner_of(plan.uid).version == 4
+    assert rig.hypervisor.find_domain(plan.name) is None
+    assert rig.hypervisor.find_domain(f"{rig.prefix}-renamed") is not None
+
+
+def test_a_name_that_is_taken_is_a_conflict_with_its_owner_named(rig: Rig) -> None:
+    plan = rig.defined()
+    with pytest.raises(ConflictError, match="kraut@host:/store"):
+        rig.hypervisor.ensure_defined(plan._replace(uid=str(uuid.uuid4()), owner="owner-2"))
+
+
+def test_another_owners_domain_is_not_touched(rig: Rig) -> None:
+    plan = rig.defined()
+    with pytest.raises(ConflictError, match="kraut@host:/store"):
+        rig.hypervisor.ensure_defined(plan._replace(owner="owner-2"))
+    with pytest.raises(ConflictError, match="kraut@host:/store"):
+        rig.hypervisor.ensure_undefined(plan.uid, "owner-2")
+    assert rig.power(plan) == "stopped"
+
+
+def test_a_domain_without_its_disk_is_not_defined(rig: Rig) -> None:
+    with pytest.raises(NotFoundError):
+        rig.hypervisor.ensure_defined(rig.plan(disks=(DiskPlan("root", "kc-none", "raw"),)))
+    assert rig.hypervisor.find_domain(f"{rig.prefix}-vm") is None
+
+
+def test_a_guest_starts_once_and_obeys_the_power_button(rig: Rig) -> None:
+    plan = rig.running()
+    rig.hypervisor.ensure_running(plan.uid)
+    assert rig.power(plan) == "running"
+    with pytest.raises(ConflictError):
+        rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
+    assert rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=20, force=False)
+    assert rig.power(plan) == "stopped"
+    assert rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=20, force=False)
+    rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
+    rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
+    assert rig.hypervisor.observe(plan.uid) is None
+
+
+def test_a_deaf_guest_stays_on_unless_it_is_forced_off(rig: Rig) -> None:
+    plan = rig.deaf()
+    assert not rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0.5, force=False)
+    assert rig.power(plan) == "running"
+    assert rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0.5, force=True)
+    assert rig.power(plan) == "stopped"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_reboot_boots_again(rig: Rig, force: bool) -> None:
+    plan = rig.running()
+    rig.hypervisor.reboot(plan.uid, force=force)
+    rig.wait(lambda: rig.hypervisor.read_log(plan.console_log, 4096).count(GREETING) == 2, "the guest is up again")
+    assert rig.power(plan) == "running"
+
+
+def test_what_is_off_cannot_be_rebooted_and_has_no_console(rig: Rig) -> None:
+    plan = rig.defined()
+    with pytest.raises(ConflictError):
+        rig.hypervisor.reboot(plan.uid, force=True)
+    with pytest.raises(ConflictError):
+        rig.hypervisor.console(plan.uid)
+    assert not rig.hypervisor.agent_answers(plan.uid)
+
+
+def test_a_console_carries_bytes_both_ways_and_ends_with_its_guest(rig: Rig) -> None:
+    plan = rig.running()
+    console = rig.hypervisor.console(plan.uid)
+    for word in (b"first", b"second", b"third"):
+        console.write(word)
+        read_until(console, word)
+    assert console.read(0.05) is None
+    assert b"third" in rig.hypervisor.read_log(plan.console_log, 200)
+    assert rig.hypervisor.read_log(plan.console_log, 5) == b"third"
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
+    rig.wait(lambda: console.read(0.1) == b"", "the console ends")
+    with pytest.raises(ConflictError):
+        console.write(b"x")
+    console.close()
+    console.close()
+
+
+def test_a_second_reader_takes_the_console_over(rig: Rig) -> None:
+    plan = rig.running()
+    first = rig.hypervisor.console(plan.uid)
+    second = rig.hypervisor.console(plan.uid)
+    rig.wait(lambda: first.read(0.1) == b"", "the first one ends")
+    second.write(b"mine")
+    read_until(second, b"mine")
+    second.close()
+    assert second.read(1) == b""
+
+
+def test_counters_are_of_every_domain(rig: Rig) -> None:
+    on, off = rig.running("on"), rig.defined("off")
+    rig.wait(lambda: sample_of(rig, on).cpu_time_ns > 0, "the guest has used the CPU")
+    sample = sample_of(rig, on)
+    assert (sample.power, sample.cpus, sample.memory_bytes) == ("running", 1, 32 << 20)
+    assert 0 < sample.memory_used_bytes <= 32 << 20
+    assert sample_of(rig, off).power == "stopped"
+
+
+def sample_of(rig: Rig, plan: DomainPlan) -> Any:
+    return next(sample for sample in rig.hypervisor.samples() if sample.uid == plan.uid)
+
+
+def test_subscribers_hear_of_what_happens_until_they_leave(rig: Rig) -> None:
+    hints: list[tuple[str, str]] = []
+    unsubscribe = rig.hypervisor.subscribe(lambda *hint: hints.append(hint))
+    plan = rig.plan()
+    network = rig.network()
+    for change in (
+        lambda: rig.hypervisor.ensure_defined(plan),
+        lambda: rig.hypervisor.ensure_running(plan.uid),
+        lambda: rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True),
+        lambda: rig.hypervisor.ensure_undefined(plan.uid, plan.owner),
+    ):
+        hints.clear()
+        change()
+        rig.wait(lambda: ("domain", plan.uid) in hints, "a domain's event")
+    rig.hypervisor.ensure_network(network)
+    rig.wait(lambda: ("network", network.name) in hints, "a network's event")
+    unsubscribe()
+    unsubscribe()
+    hints.clear()
+    rig.hypervisor.ensure_network_gone(network.name, network.uid)
+    assert hints == []
+
+
+def test_a_host_tells_what_it_is(rig: Rig) -> None:
+    facts = rig.hypervisor.facts()
+    assert facts.uri == rig.hypervisor.uri
+    assert facts.arch in facts.guest_archs
+    assert facts.cpus > 0
+    assert facts.memory_mib > 0
+    assert facts.libvirt_version.count(".") == 2
+    assert rig.hypervisor.accelerator(facts.arch) in ("kvm", "qemu")
+    assert rig.hypervisor.accelerator("aarch64" if facts.arch == "x86_64" else "x86_64") == "qemu"
+
+
+def test_a_closed_hypervisor_may_be_closed_again(rig: Rig) -> None:
+    rig.hypervisor.inventory()
+    rig.hypervisor.close()
+    with contextlib.suppress(FailedError):
+        rig.hypervisor.close()
