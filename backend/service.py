@@ -120,6 +120,12 @@ class Service(Protocol):
     def cancel(self, operation: str) -> Document:
         """Ask an operation to end and undo itself; return its document."""
 
+    def resume(self, *, wait: bool = True, report: Callable[[str], None] | None = None) -> int:
+        """Take up what an earlier process left unfinished; return how many operations that were.
+
+        With `wait`, return once they ended, or once the hypervisor turned out not to answer.
+        """
+
     def samples(self) -> list[Sample]:
         """Return the counters of all domains, by one bulk call that waits for no stuck one."""
 

@@ -30,6 +30,9 @@ from backend.model.documents import Document
 from backend.text import sanitise
 
 MAXIMUM_LENGTH = 4096
+MAXIMUM_TERMS = 50
+MAXIMUM_PARTS = 20
+_MAXIMUM_NEEDLES = 10
 ROOTS = frozenset({"spec", "status", "metadata"})
 FIELDS = frozenset(
     {"name", "kind", "uid", "version", "apiVersion", "createdAt", "updatedAt", "updatedBy", "message"} | ROOTS
@@ -127,6 +130,8 @@ class _Parser:
             return ()
         terms = [self._term()]
         while self._accept(","):
+            if len(terms) == MAXIMUM_TERMS:
+                raise self._fault(f"it has more than {MAXIMUM_TERMS} terms")
             terms.append(self._term())
         if self._at < len(self._text):
             raise self._fault("the term should end here")
@@ -156,6 +161,8 @@ class _Parser:
         self._take(_SPACE)
         path = [self._part()]
         while self._accept("."):
+            if len(path) == MAXIMUM_PARTS:
+                raise self._fault(f"the key has more than {MAXIMUM_PARTS} parts")
             path.append(self._part())
         self._take(_SPACE)
         return tuple(path)
@@ -406,7 +413,8 @@ def _find_needles(term: Term) -> tuple[bytes, ...]:
     root, path = _split_root(term.path)
     if root != "metadata" or term.operator in ("missing", "!=", "notin"):
         return ()
-    whole = term.operator in ("=", "in") and not any(_parse_scalar(word)[0] for word in term.values)
+    few = len(term.values) <= _MAXIMUM_NEEDLES
+    whole = few and term.operator in ("=", "in") and not any(_parse_scalar(word)[0] for word in term.values)
     # Of a number there is more than one form. Of a key there is one, and a key with dots ends with its last part.
     words, opening = (term.values, '"') if whole else (path[-1:], "")
     # Such texts have one form in JSON, whoever wrote it.

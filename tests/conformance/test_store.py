@@ -341,6 +341,7 @@ class TestLists:
     @pytest.mark.parametrize(
         "selector",
         ["tenant=t1", "n=17", "n>690", "tenant!=t1", "name~vm-00*", "name=vm-0003", "!n", "tenant", "tenant=none",
+         ",".join(["tenant=t1"] * 50), f"tenant in ({','.join(map(str, range(800)))},t1)", "tenant in (t0,t1)",
          "status.power=running,tenant in (t0,t2)", "!status.power", "spec.cpus=1,n<5", "uid=uid-of-vm-0010", ""],
     )  # fmt: skip
     def test_a_selector_lists_what_it_takes_one_by_one(self, full: Store, selector: str):

@@ -34,7 +34,7 @@ class PrivateHost:
         script = Path(__file__).with_name("private_host.py")
         self._log = (folder / "log").open("wb")
         self._process = subprocess.Popen(
-            ["unshare", "-m", "-n", "-p", "-f", "-u", "--mount-proc", "--kill-child", sys.executable, str(script), str(folder)],
+            ["unshare", "-mnpfu", "--mount-proc", "--kill-child", sys.executable, str(script), str(folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

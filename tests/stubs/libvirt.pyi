@@ -1,5 +1,5 @@
 # Types of the libvirt calls that KC makes; what is not here is not used.
-# ruff: noqa: A001, A002, N801, N802, N803, N818 - the names are libvirt's
+# ruff: noqa: A001, A002, N801, N802, N803 - the names are libvirt's
 
 from collections.abc import Callable
 from typing import Any, Literal
