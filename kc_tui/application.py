@@ -29,6 +29,7 @@ from kc_tui.messages import (
     DocumentsChanged,
     ErrorOccurred,
     FeedChanged,
+    MastheadWanted,
     OpenConsole,
     OpenObject,
     OpenWizard,
@@ -193,6 +194,10 @@ class KCApp(CommandApp):
                 tell(changed)
         self._show_masthead()
 
+    def on_masthead_wanted(self, _event: MastheadWanted) -> None:
+        """Give a screen that came to the front the lines at its top."""
+        self._show_masthead()
+
     def _show_masthead(self) -> None:
         session = self.session
         state = session.link_state
@@ -232,7 +237,6 @@ class KCApp(CommandApp):
         """Show a section as it was left."""
         if isinstance(self.screen, SessionScreen):
             await self.switch_mode(section)
-            self._show_masthead()
 
     async def do_section_vms(self, _context: Context) -> None:
         """Show the VMs."""
@@ -282,7 +286,6 @@ class KCApp(CommandApp):
         if isinstance(screen, SectionScreen):
             screen.documents_changed(None)
             screen.point_at(uid)
-        self._show_masthead()
 
     def on_open_console(self, event: OpenConsole) -> None:
         """Open the console of a VM."""
@@ -297,7 +300,6 @@ class KCApp(CommandApp):
 
         if event.kind == VM.name and not isinstance(self.screen, VMScreen):
             self.push_screen(VMScreen(self.session, event.uid, event.page))
-            self._show_masthead()
 
     async def on_show_object(self, event: ShowObject) -> None:
         """Put the cursor on an object in its list."""

@@ -68,6 +68,10 @@ class OpenObject(Message):
         self.page = page
 
 
+class MastheadWanted(Message):
+    """A screen came to the front and wants the lines at its top."""
+
+
 class ShowObject(Message):
     """The cursor is to stand on an object in its section's list."""
 

@@ -133,17 +133,20 @@ class SerialConsole:
             raise
 
     def _let_go(self, *, abort: bool) -> None:
-        if self._stream is None:
+        # The stream holds the connection open for as long as it is there.
+        stream, self._stream = self._stream, None
+        if stream is None:
             return
-        for function in (self._stream.eventRemoveCallback, *([self._stream.abort] if abort else [])):
+        for function in (stream.eventRemoveCallback, *([stream.abort] if abort else [])):
             with contextlib.suppress(libvirt.libvirtError):
                 function()
 
     def _listen(self, events: int) -> None:
         # The stream may have ended meanwhile; then nobody listens any more.
-        if self._stream is not None:
+        stream = self._stream
+        if stream is not None:
             with contextlib.suppress(libvirt.libvirtError):
-                self._stream.eventUpdateCallback(events)
+                stream.eventUpdateCallback(events)
 
     def _end(self) -> None:
         with self._changed:

@@ -82,7 +82,7 @@ def build_domain(plan: DomainPlan, placement: Placement, cpu_model: str = "") ->
             element("on_poweroff", text="destroy"),
             element("on_reboot", text="restart"),
             element("on_crash", text="destroy"),
-            element("pm", element("suspend-to-mem", enabled="no"), element("suspend-to-disk", enabled="no")),
+            _suspending(plan),
             element("devices", *_devices(plan, placement, machine)),
             type=plan.accelerator,
         )
@@ -159,6 +159,13 @@ def _clock(plan: DomainPlan) -> Element:
         element("timer", name="hpet", present="no"),
         offset="utc",
     )
+
+
+def _suspending(plan: DomainPlan) -> Element | None:
+    """Return that a guest cannot put itself to sleep, where its machine knows sleep at all."""
+    if plan.arch != "x86_64":
+        return None
+    return element("pm", element("suspend-to-mem", enabled="no"), element("suspend-to-disk", enabled="no"))
 
 
 def _devices(plan: DomainPlan, placement: Placement, machine: _Machine) -> Iterator[Element]:

@@ -55,7 +55,7 @@ class ItemScreen(SessionScreen):
 
     def documents_changed(self, _changed: Changed | None) -> None:
         """Show the object as it is now."""
-        if self.is_mounted:
+        if self.is_composed:
             self.pane.show(self._section.describe(self.uid) or _GONE)
             self.refresh_keys()
 

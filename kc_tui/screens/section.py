@@ -95,7 +95,7 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
 
     def documents_changed(self, changed: Changed | None) -> None:
         """Show what changed."""
-        if not self.is_mounted:
+        if not self.is_composed:
             return
         inventory = self.session.inventory
         if changed is None or self.concerns(changed):

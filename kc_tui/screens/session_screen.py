@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from kc_tui.messages import MastheadWanted
 from kc_tui.screens.base import CommandScreen
 from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH
 from kc_tui.session import Session
@@ -26,6 +27,15 @@ class SessionScreen(CommandScreen):
         self.session = session
         self.HORIZONTAL_BREAKPOINTS = _WIDTHS
         self.VERTICAL_BREAKPOINTS = _HEIGHTS
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether there is anything that could show something."""
+        return len(self.children) > 0
+
+    def on_screen_resume(self) -> None:
+        """Ask for the lines at the top: they may have changed while another screen was in front."""
+        self.post_message(MastheadWanted())
 
     def documents_changed(self, changed: Changed | None) -> None:
         """Show what changed; None where everything may have."""

@@ -146,7 +146,7 @@ class VMScreen(VMVerbs):
 
     def documents_changed(self, _changed: Changed | None) -> None:
         """Show the VM as it is now."""
-        if not self.is_mounted:
+        if not self.is_composed:
             return
         document = self.document
         if document is None:

@@ -93,7 +93,7 @@ class CreateVMWizard(ModalScreen[Document | None], inherit_bindings=False):
 
     def documents_changed(self, _changed: object) -> None:
         """Show what can be chosen now."""
-        if self.is_mounted:
+        if self.children:
             self.page.documents_changed()
 
     # --- from page to page

@@ -58,6 +58,10 @@ class PrivateHost:
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "done\n"
 
+    def run(self, *command: str) -> None:
+        """Run a command in the host's namespaces."""
+        self.tell(f"run {' '.join(command)}")
+
     def virsh(self, *arguments: str) -> str:
         """Return what virsh prints."""
         return subprocess.run(

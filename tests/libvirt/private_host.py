@@ -1,8 +1,8 @@
 """A libvirt host of a test's own, in namespaces of its own; run as `unshare … python private_host.py FOLDER`.
 
 It is PID 1 there: it reaps every orphan at once (without that libvirt probes its QEMUs for a minute) and does what the
-lines on its standard input say: `start`, `signal NAME` (to libvirtd), `qemu DOMAIN SIGNAL`, `quit`. Each is answered by
-one line. The daemon's socket is FOLDER/libvirt-sock.
+lines on its standard input say: `start`, `signal NAME` (to libvirtd), `qemu DOMAIN SIGNAL`, `run COMMAND`, `quit`. Each
+is answered by one line. The daemon's socket is FOLDER/libvirt-sock.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def main() -> None:
             elif words[0] == "qemu":
                 pid = int(Path(f"/run/libvirt/qemu/{words[1]}.pid").read_text())
                 os.kill(pid, signal.Signals[f"SIG{words[2]}"])
+            elif words[0] == "run":
+                subprocess.run(words[1:], check=True, stdout=sys.stderr)
             print("done", flush=True)
 
 
