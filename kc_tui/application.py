@@ -22,7 +22,6 @@ from backend.service import Service
 from kc_tui.command_app import STYLES, CommandApp, Looks
 from kc_tui.commands import Context
 from kc_tui.dialogs.choose import Choice
-from kc_tui.dialogs.confirm import ConfirmDialog, Question
 from kc_tui.gateway import Gateway
 from kc_tui.loading import Loader
 from kc_tui.messages import (
@@ -44,6 +43,7 @@ from kc_tui.state.counting import count_vms
 from kc_tui.state.formatting import pluralise
 from kc_tui.state.operations import as_sentence, describe_verb, read_error
 from kc_tui.state.remembered import Remembered
+from kc_tui.style_sheet import LastingStylesheet
 
 STALE_SECONDS: Final = 5.0
 """How often a host that did not answer is asked again."""
@@ -87,6 +87,7 @@ class KCApp(CommandApp):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(looks)
+        self.stylesheet = LastingStylesheet(variables=self.get_css_variables())
         self._factory = factory
         self._clock = clock
         self._setting = setting
@@ -343,6 +344,8 @@ class KCApp(CommandApp):
 
     @work(exclusive=True, group="quit")
     async def _quit(self) -> None:
+        from kc_tui.dialogs.confirm import ConfirmDialog, Question  # noqa: PLC0415 - not for the first picture
+
         active = self.session.inventory.active_operations
         if active:
             names = tuple(str(item.get("spec", {}).get("target", {}).get("name", "")) for item in active)

@@ -19,9 +19,9 @@ from typing import Any, Final, TypeVar
 from textual.message import Message
 
 from backend.errors import ConflictError, FailedError, KCError, UnreachableError
-from backend.model.documents import Document
 from backend.service import Accepted, DocumentPage, Event, Service
-from backend.text import sanitise, sanitise_tree
+from backend.text import sanitise
+from kc_tui.cleaning import clean
 from kc_tui.console_link import ConsoleLink
 from kc_tui.messages import DocumentsChanged, FeedChanged, Link
 from kc_tui.state.samples import Counters
@@ -108,7 +108,7 @@ class Gateway:
         def work(service: Service) -> DocumentPage:
             page = service.list_documents(kind, observe=observe, limit=limit)
             return page._replace(
-                items=[sanitise_tree(document) for document in page.items],
+                items=[clean(document) for document in page.items],
                 warnings=[sanitise(warning, 400) for warning in page.warnings],
             )
 
@@ -117,22 +117,15 @@ class Gateway:
     async def change(self, work: Callable[[Service], Accepted]) -> Accepted:
         """Return what a change made, fit for a terminal."""
         accepted = await self.call(work)
-        operation: Document | None = sanitise_tree(accepted.operation)
-        return Accepted(sanitise_tree(accepted.document), operation)
+        return Accepted(clean(accepted.document), clean(accepted.operation))
 
     async def cancel(self, operation: str) -> None:
         """Ask an operation to end and undo itself."""
         await self.call(lambda service: service.cancel(operation))
 
     async def resume(self) -> None:
-        """Have the service take up operations that an earlier process left unfinished, where it does any itself."""
-
-        def work(service: Service) -> None:
-            resume = getattr(service, "resume", None)
-            if resume is not None:
-                resume(wait=False)
-
-        await self.call(work, lane="store")
+        """Have the service take up operations that an earlier process left unfinished."""
+        await self.call(lambda service: service.resume(wait=False), lane="store")
 
     async def sample(self) -> list[Counters] | None:
         """Return the counters of all VMs; None where the service cannot tell now."""
@@ -232,7 +225,7 @@ class Gateway:
         self._on_loop(lambda: self._post(FeedChanged(link, why)))
 
     def _collect(self, event: Event) -> None:
-        event = event._replace(document=sanitise_tree(event.document))
+        event = event._replace(document=clean(event.document))
         key = (str(event.document.get("kind", "")), str(event.document.get("uid", "")))
         with self._guard:
             earlier = self._pending.pop(key, None)

@@ -133,13 +133,15 @@ class SerialConsole:
             raise
 
     def _let_go(self, *, abort: bool) -> None:
-        # The stream holds the connection open for as long as it is there.
         stream, self._stream = self._stream, None
         if stream is None:
             return
         for function in (stream.eventRemoveCallback, *([stream.abort] if abort else [])):
             with contextlib.suppress(libvirt.libvirtError):
                 function()
+        # libvirt's client never gives back what it was given with the callback: the stream, and with it the connection,
+        # which would stay open. So the stream is freed by hand.
+        stream.__del__()
 
     def _listen(self, events: int) -> None:
         # The stream may have ended meanwhile; then nobody listens any more.

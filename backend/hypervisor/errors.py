@@ -57,16 +57,16 @@ _LOST = frozenset(
         libvirt.VIR_ERR_OPERATION_FAILED,
     }
 )
-_NO_ROOM = re.compile(r"no space left|disk quota exceeded|not enough (free )?space|enospc", re.IGNORECASE)
-_HINTS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"virtlogd"), "start it: `virtlogd -d`, or `systemctl start virtlogd`"),
-    (re.compile(r"network '.*' is not active"), "start the network: `virsh net-start NAME`"),
-    (re.compile(r"pool '.*' is not active"), "start the pool: `virsh pool-start NAME`, or `kc init`"),
-    (re.compile(r"[Cc]annot allocate memory|set up guest memory"), "stop another VM, or give this one less memory"),
-    (re.compile(r"dnsmasq.*(not found|[Nn]o such file)|find .*dnsmasq"), "install it: `apt-get install dnsmasq-base`"),
-    (re.compile(r"(binary|emulator).*(not|find)|no emulator", re.IGNORECASE), "install QEMU for this architecture"),
-    (re.compile(r"firmware|OVMF|AAVMF"), "install the firmware: `apt-get install ovmf qemu-efi-aarch64`"),
-    (re.compile(r"[Pp]ermission denied"), "QEMU's user must be allowed to read it, and to pass its folders"),
+_NO_ROOM = r"(?i)no space left|disk quota exceeded|not enough (free )?space|enospc"
+_HINTS: tuple[tuple[str, str], ...] = (
+    (r"virtlogd", "start it: `virtlogd -d`, or `systemctl start virtlogd`"),
+    (r"network '.*' is not active", "start the network: `virsh net-start NAME`"),
+    (r"pool '.*' is not active", "start the pool: `virsh pool-start NAME`, or `kc init`"),
+    (r"[Cc]annot allocate memory|set up guest memory", "stop another VM, or give this one less memory"),
+    (r"dnsmasq.*(not found|[Nn]o such file)|find .*dnsmasq", "install it: `apt-get install dnsmasq-base`"),
+    (r"(binary|emulator).*(not|find)|no emulator", "install QEMU for this architecture"),
+    (r"firmware|OVMF|AAVMF", "install the firmware: `apt-get install ovmf qemu-efi-aarch64`"),
+    (r"[Pp]ermission denied", "QEMU's user must be allowed to read it, and to pass its folders"),
 )
 
 
@@ -90,7 +90,7 @@ def is_code(error: libvirt.libvirtError, *codes: int) -> bool:
 def translate(error: libvirt.libvirtError, what: str) -> KCError:
     """Return KC's error for what libvirt says about `what`."""
     why = message_of(error)
-    if _NO_ROOM.search(why):
+    if re.search(_NO_ROOM, why):
         return no_room(what, why)
     kind = _KINDS.get(error.get_error_code() or 0, FailedError)
     return kind(what, why, _hint_for(why))
@@ -107,7 +107,7 @@ def unreachable(uri: str, why: str) -> UnreachableError:
 
 
 def _hint_for(why: str) -> str:
-    return next((hint for pattern, hint in _HINTS if pattern.search(why)), "")
+    return next((hint for pattern, hint in _HINTS if re.search(pattern, why)), "")
 
 
 def _opening_hint(uri: str, why: str) -> str:

@@ -94,8 +94,10 @@ def propose_subnet(used: Iterable[str]) -> str:
 
 
 def find_clash(plan: NetworkPlan, others: Iterable[ObservedNetwork]) -> str:
-    """Return which libvirt network has a subnet of the plan already, as `NAME (SUBNET)`; empty where none has."""
+    """Return which other libvirt network has a subnet of the plan, as `NAME (SUBNET)`; empty where none has."""
     for other in others:
+        if other.name == plan.name:
+            continue
         for mine, theirs in ((plan.ipv4_subnet, other.ipv4_subnet), (plan.ipv6_subnet, other.ipv6_subnet)):
             first, second = _parse_subnet(mine), _parse_subnet(theirs)
             if isinstance(first, IPv4Network) and isinstance(second, IPv4Network) and first.overlaps(second):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Set
 from xml.etree.ElementTree import Element
+from xml.sax.saxutils import unescape
 
 import libvirt
 
@@ -13,6 +15,8 @@ from backend.hypervisor.xml import parse
 from backend.text import sanitise
 
 LONGEST_CHAIN = 64
+_SOURCE_PATH = re.compile(r"""<source\b[^>]*\s(?:file|dev)=['"]([^'"]*)['"]""")
+_SOURCE_VOLUME = re.compile(r"<source\b[^>]*\svolume=")
 
 
 def network_users(connection: libvirt.virConnect, name: str) -> list[str]:
@@ -21,7 +25,7 @@ def network_users(connection: libvirt.virConnect, name: str) -> list[str]:
     def uses(root: Element) -> bool:
         return any(source.get("network") == name for source in root.iterfind("devices/interface/source"))
 
-    return [domain for domain, roots in _domains(connection) if any(uses(root) for root in roots)]
+    return [domain for domain, texts in _domains(connection) if any(uses(parse(text)) for text in texts)]
 
 
 def volume_users(connection: libvirt.virConnect, target: str, volumes: Mapping[str, VolumeDetails]) -> list[str]:
@@ -34,9 +38,12 @@ def volume_users(connection: libvirt.virConnect, target: str, volumes: Mapping[s
         details = volumes.get(path) or look_up(lambda: connection.storageVolLookupByPath(path))
         return details.backing_path if details is not None else ""
 
+    related = {path for path in volumes if target in _chain(path, find_below)} | {target}
     users = []
     served: set[str] = set()
-    for domain, roots in _domains(connection):
+    for domain, texts in _domains(connection):
+        # Most domains have nothing to do with the volume, and XML is dear to read.
+        roots = [parse(text) for text in texts if _may_concern(text, related, volumes)]
         paths = {path for root in roots for path in _disk_paths(connection, root)}
         chains = {below for path in paths for below in _chain(path, find_below)}
         if target in chains:
@@ -58,19 +65,25 @@ def look_up(function: Callable[[], libvirt.virStorageVol]) -> VolumeDetails | No
         return None
 
 
-def _domains(connection: libvirt.virConnect) -> Iterator[tuple[str, list[Element]]]:
+def _domains(connection: libvirt.virConnect) -> Iterator[tuple[str, list[str]]]:
     """Yield each domain's name and its XML: as it runs, and as it will start next."""
     for domain in connection.listAllDomains():
         try:
-            roots = [parse(domain.XMLDesc())]
-            if domain.isActive():
-                roots.append(parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+            texts = [domain.XMLDesc()]
+            if domain.ID() >= 0:
+                texts.append(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         except libvirt.libvirtError as error:
             # Gone since it was listed.
             if is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
                 continue
             raise
-        yield sanitise(domain.name()), roots
+        yield sanitise(domain.name()), texts
+
+
+def _may_concern(text: str, related: Set[str], volumes: Mapping[str, VolumeDetails]) -> bool:
+    """Return whether a domain's XML has a path that is related, or that is none of the pool's."""
+    paths = {unescape(path) for path in _SOURCE_PATH.findall(text)}
+    return _SOURCE_VOLUME.search(text) is not None or any(path in related or path not in volumes for path in paths)
 
 
 def _disk_paths(connection: libvirt.virConnect, root: Element) -> Iterator[str]:

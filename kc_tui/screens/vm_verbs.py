@@ -12,7 +12,6 @@ from backend.errors import KCError
 from backend.model.kinds import VM
 from backend.service import Accepted, Service
 from kc_tui.commands import Command, Context, Subject
-from kc_tui.dialogs.confirm import ConfirmDialog, ask_about
 from kc_tui.messages import ErrorOccurred, OpenConsole, OpenWizard
 from kc_tui.screens.session_screen import SessionScreen
 
@@ -56,6 +55,8 @@ class VMVerbs(SessionScreen):
     @work
     async def ask_and_act(self, command_id: str, subjects: Sequence[Subject]) -> None:
         """Ask as the command's danger wants it, then act on each; what fails is told, the rest goes on."""
+        from kc_tui.dialogs.confirm import ConfirmDialog, ask_about  # noqa: PLC0415 - not for the first picture
+
         command = self._find_command(command_id)
         question = ask_about(command, subjects, _CONSEQUENCES[command_id])
         if question is not None and not await self.app.push_screen_wait(ConfirmDialog(question)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,13 +19,16 @@ from kc_tui.messages import OpenObject
 from kc_tui.screens.section import SectionScreen
 from kc_tui.screens.session_screen import WIDEST, Changed
 from kc_tui.screens.vm_verbs import VMVerbs
-from kc_tui.state import vm_details
+from kc_tui.session import Session
 from kc_tui.state.lines import Line
 from kc_tui.state.table import Column, Empty
 from kc_tui.state.vms import COLUMNS, VMEntry, build_entry, flatten, metadata_column, refresh_usage
 
 SAMPLE_SECONDS: Final = 2.0
 _MOST_COLUMNS: Final = 2
+_AT_ONCE: Final = 500
+_SLICE: Final = 100
+"""VMs that are built between two keys: some 6 ms."""
 _COUNTED: Final = 500
 """VMs that are looked at to choose the metadata columns."""
 
@@ -39,7 +43,10 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
     COLUMNS: ClassVar[tuple[Column, ...]] = COLUMNS
     EMPTY: ClassVar[Empty] = Empty("There is no VM yet", "n makes the first one")
 
-    _paths: tuple[str, ...] = ()
+    def __init__(self, session: Session) -> None:
+        self._paths: tuple[str, ...] = ()
+        self._built: dict[str, tuple[tuple[object, ...], VMEntry]] = {}
+        super().__init__(session)
 
     def on_mount(self) -> None:
         """Begin to sample what the running VMs use."""
@@ -51,29 +58,63 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
         return (*COLUMNS, *map(metadata_column, self._paths))
 
     def build(self, document: Document) -> VMEntry:
-        """Return what the list shows of a VM."""
+        """Return what the list shows of a VM; one of which nothing has changed is not built anew."""
         session = self.session
-        return build_entry(
+        uid = str(document.get("uid", ""))
+        operation, usage = session.operation_on(document), session.usages.get(uid)
+        made_from = (document, operation, self._paths, session.has_observed)
+        built = self._built.get(uid)
+        if built is not None and built[0] == made_from:
+            return built[1]
+        entry = build_entry(
             document,
-            session.operation_on(document),
-            session.usages.get(str(document.get("uid", ""))),
+            operation,
+            usage,
             session.glyphs,
             metadata_columns=self._paths,
             is_connecting=not session.has_observed,
         )
+        self._built[uid] = (made_from, entry)
+        return entry
+
+    def documents_changed(self, changed: Changed | None) -> None:
+        """Show what changed, in the columns that suit it; many VMs at once are built a few at a time, between keys."""
+        if changed is None:
+            self._choose_columns()
+            if self.listing.shown and self._count_unbuilt() > _AT_ONCE:
+                self._build_slowly()
+                return
+        super().documents_changed(changed)
+
+    def _count_unbuilt(self) -> int:
+        documents = self.session.inventory.documents(VM.name)
+        return sum(
+            1 for document in documents if (b := self._built.get(document["uid"])) is None or b[0][0] is not document
+        )
+
+    @work(exclusive=True, group="build")
+    async def _build_slowly(self) -> None:
+        for index, document in enumerate(self.session.inventory.documents(VM.name)):
+            self.build(document)
+            if index % _SLICE == 0:
+                await asyncio.sleep(0)
+        super().documents_changed(None)
+
+    def build_all(self) -> list[VMEntry]:
+        """Return what the list shows of all VMs, and forget those that are gone."""
+        entries = super().build_all()
+        if len(self._built) > len(entries):
+            self._built = {entry.uid: self._built[entry.uid] for entry in entries}
+        return entries
 
     def concerns(self, _changed: Changed) -> bool:
         """Return whether VMs look different after other changes: an operation's change names its VM itself."""
         return False
 
-    def documents_changed(self, changed: Changed | None) -> None:
-        """Show what changed, in the columns that suit it."""
-        if changed is None:
-            self._choose_columns()
-        super().documents_changed(changed)
-
     def describe(self, uid: str) -> Sequence[Line]:
         """Return all about a VM."""
+        from kc_tui.state import vm_details  # noqa: PLC0415 - for the pane only, which the first picture may not have
+
         session = self.session
         document = session.inventory.get(VM.name, uid)
         if document is None:
@@ -124,6 +165,13 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
         """Take the marks away: what they were for is done."""
         self.table.clear_marks()
 
+    def _in_view(self) -> Sequence[VMEntry]:
+        """Return the entries whose figures are worth drawing: those in view, or all where they make the order."""
+        if self.order.column == "cpu":
+            return self.listing.shown
+        top = max(0, int(self.table.scroll_offset.y) - 1)
+        return self.listing.shown[top : top + self.table.size.height + 1]
+
     # --- metadata columns
 
     def on_resize(self) -> None:
@@ -163,11 +211,19 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
         if samples is None:
             return
         session.usages.take(samples)
+        self.show_figures()
+
+    def show_figures(self) -> None:
+        """Show what the VMs in view use."""
+        session = self.session
         changed = []
-        for entry in self.listing.shown:
+        for entry in self._in_view():
             document = session.inventory.get(VM.name, entry.uid) if entry.is_on else None
             if document is not None:
-                changed.append(refresh_usage(entry, document, session.usages.get(entry.uid), session.glyphs))
+                refreshed = refresh_usage(entry, document, session.usages.get(entry.uid), session.glyphs)
+                changed.append(refreshed)
+                if entry.uid in self._built:
+                    self._built[entry.uid] = (self._built[entry.uid][0], refreshed)
         rows = self.listing.update(changed)
         if rows is None:
             self.table.show(self.listing.rows)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Any, Final
 
 from backend.errors import KCError
 from backend.model.documents import API_VERSION, Document
 from backend.model.kinds import VM
+from kc_tui.state.draft import Draft, Nic
 from kc_tui.state.fields import Field
 from kc_tui.state.formatting import format_bytes, format_mebibytes, pluralise
 from kc_tui.state.wizard import Step
@@ -32,15 +33,6 @@ IPV6_MODES: Final = ("network", "slaac", "dhcpv6", "none", "static")
 
 
 @dataclass(frozen=True, slots=True)
-class Nic:
-    """One network interface: for each family `network` (as the network does it), another mode, or a CIDR."""
-
-    network: str
-    ipv4: str = "network"
-    ipv6: str = "network"
-
-
-@dataclass(frozen=True, slots=True)
 class PublicKey:
     """A public SSH key of the user's: where its file is (`~/…`), and its one line."""
 
@@ -51,57 +43,6 @@ class PublicKey:
     def comment(self) -> str:
         """What the key says about itself, mostly whose it is."""
         return self.text.partition(" ")[2].partition(" ")[2].strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What was chosen and typed so far; `values` are texts in parameters' fields, `key_paths` chosen keys."""
-
-    step: str = "image"
-    image: str = ""
-    nics: tuple[Nic, ...] = ()
-    type: str = ""
-    name: str = ""
-    values: Mapping[str, str] = field(default_factory=dict)
-    key_paths: tuple[str, ...] | None = None
-    start: bool = True
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing in it worth keeping."""
-        return replace(self, step="image") == Draft()
-
-
-def draft_to_json(draft: Draft) -> dict[str, Any]:
-    """Return the draft as JSON values, to be kept in a file."""
-    return {
-        "step": draft.step,
-        "image": draft.image,
-        "nics": [[nic.network, nic.ipv4, nic.ipv6] for nic in draft.nics],
-        "type": draft.type,
-        "name": draft.name,
-        "values": dict(draft.values),
-        "keys": None if draft.key_paths is None else list(draft.key_paths),
-        "start": draft.start,
-    }
-
-
-def draft_from_json(value: Any) -> Draft:
-    """Return the draft that `draft_to_json` wrote; an empty one where the value is something else."""
-    try:
-        keys = value["keys"]
-        return Draft(
-            step=str(value["step"]),
-            image=str(value["image"]),
-            nics=tuple(Nic(str(network), str(ipv4), str(ipv6)) for network, ipv4, ipv6 in value["nics"]),
-            type=str(value["type"]),
-            name=str(value["name"]),
-            values={str(name): str(text) for name, text in value["values"].items()},
-            key_paths=None if keys is None else tuple(str(key) for key in keys),
-            start=bool(value["start"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return Draft()
 
 
 def complain_about_name(name: str, taken: frozenset[str]) -> str:

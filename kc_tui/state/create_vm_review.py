@@ -7,14 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.model.documents import Document
-from kc_tui.state.create_vm import (
-    Draft,
-    PublicKey,
-    describe_addressing,
-    describe_hardware,
-    describe_image,
-    describe_making,
-)
+from kc_tui.state.create_vm import PublicKey, describe_addressing, describe_hardware, describe_image, describe_making
+from kc_tui.state.draft import Draft
 from kc_tui.state.lines import BLANK, Line, heading, labelled, labelled_all
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.model.documents import Document
-from kc_tui.state.create_vm import Nic, describe_addressing, describe_image
+from kc_tui.state.create_vm import describe_addressing, describe_image
+from kc_tui.state.draft import Nic
 from kc_tui.state.formatting import format_mebibytes
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.listing import natural_key

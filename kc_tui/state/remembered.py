@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from kc_tui.state.create_vm import Draft, draft_from_json, draft_to_json
+from kc_tui.state.draft import Draft, draft_from_json, draft_to_json
 
 FILE_NAME: Final = "tui.json"
 _VERSION: Final = 1

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backend.model.documents import Document, name_of
-from kc_tui.state.create_vm import Nic, describe_addressing, describe_hardware
+from kc_tui.state.create_vm import describe_addressing, describe_hardware
+from kc_tui.state.draft import Nic
 from kc_tui.state.formatting import MIB, draw_sparkline, format_age, format_memory, format_percent
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import BLANK, Line, draw_tree, heading, join_parts, labelled, labelled_all
@@ -79,9 +80,7 @@ def _describe_usage(document: Document, usage: Usage | None, glyphs: Glyphs) -> 
 def _describe_addresses(document: Document, glyphs: Glyphs) -> list[Line]:
     found = addresses_of(document)
     if found:
-        values = [
-            (Run(str(entry.get("address", ""))), Run(f"  {name_source(entry)}", Role.MUTED)) for entry in found
-        ]
+        values = [(Run(str(entry.get("address", ""))), Run(f"  {name_source(entry)}", Role.MUTED)) for entry in found]
         lines = labelled_all("address", values)
     else:
         why = "none yet" if is_on(document) else glyphs.dash

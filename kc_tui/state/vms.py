@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import Any, Final
 
 from backend.model.documents import Document, name_of
@@ -249,6 +248,10 @@ def _draw_address(addresses: Sequence[Mapping[str, Any]], glyphs: Glyphs) -> Cel
 
 def _address_key(address: str) -> tuple[int, int]:
     """Sort addresses as numbers, IPv4 first, none last."""
+    if not address:
+        return (9, 0)
+    from ipaddress import ip_address  # noqa: PLC0415 - the first picture mostly has none
+
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -13,9 +13,10 @@ from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM
 from backend.model.parameters import resolve_hardware
 from kc_tui.session import Session
 from kc_tui.state import images, machine_types, networks
-from kc_tui.state.create_vm import Draft, Nic, PublicKey, build_arguments, build_document, chosen_values
+from kc_tui.state.create_vm import PublicKey, build_arguments, build_document, chosen_values
 from kc_tui.state.create_vm_review import Switch, choose_keys, describe_choices, list_switches
 from kc_tui.state.create_vm_rows import NEW, Option, list_images, list_networks, list_types
+from kc_tui.state.draft import Draft, Nic
 from kc_tui.state.fields import Field, make_fields
 from kc_tui.state.lines import BLANK, Line
 from kc_tui.state.roles import Role

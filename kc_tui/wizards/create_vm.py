@@ -16,9 +16,10 @@ from backend.model.parameters import check_parameters
 from backend.text import sanitise
 from kc_tui.clipboard import CopyRequested
 from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, TooSmall
-from kc_tui.state.create_vm import STEPS, Draft, complain_about_name, locate_error
+from kc_tui.state.create_vm import STEPS, complain_about_name, locate_error
 from kc_tui.state.create_vm_review import KEY_PREFIX, START
 from kc_tui.state.create_vm_rows import IMAGE_COLUMNS, TYPE_COLUMNS
+from kc_tui.state.draft import Draft
 from kc_tui.state.wizard import Wizard
 from kc_tui.widgets.key_bar import KeyBar
 from kc_tui.wizards.choices import Choices

@@ -47,8 +47,11 @@ class FieldLine(Horizontal):
             return ChoiceField(field.options, text)
         if field is None:
             # One goes on with a name, and types a figure anew.
-            return Input(text, compact=True, max_length=LONGEST_NAME + 1, select_on_focus=False)
-        return Input(text, compact=True, max_length=_LONGEST_TEXT)
+            control = Input(text, compact=True, max_length=LONGEST_NAME + 1, select_on_focus=False)
+        else:
+            control = Input(text, compact=True, max_length=_LONGEST_TEXT)
+        control.cursor_blink = False
+        return control
 
     def compose(self) -> ComposeResult:
         """Lay out the field."""

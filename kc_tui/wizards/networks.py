@@ -16,8 +16,9 @@ from textual.widgets import Input, Static
 from backend.model.documents import Document
 from kc_tui.commands import BarEntry
 from kc_tui.screens.drawing import draw_runs
-from kc_tui.state.create_vm import IPV4_MODES, IPV6_MODES, Nic, complain_about_address
+from kc_tui.state.create_vm import IPV4_MODES, IPV6_MODES, complain_about_address
 from kc_tui.state.create_vm_rows import NETWORK_COLUMNS, Option
+from kc_tui.state.draft import Nic
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line
 from kc_tui.state.roles import Role
@@ -38,6 +39,7 @@ class FamilyLine(Horizontal):
         self.family = family
         self.mode = ChoiceField(_MODES[family], "network")
         self.address = Input(compact=True, placeholder="10.0.0.5/24" if family == "ipv4" else "fd00::5/64")
+        self.address.cursor_blink = False
         self.message = Static(markup=False, classes="family-message")
 
     def compose(self) -> ComposeResult:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import URI, Kc, pool_volumes, run_kc, virsh
+from support.kc import URI, Kc, pool_volumes, run_kc, virsh
 from support.pty_driver import Terminal
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.guest]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import URI, Kc, pool_volumes, run_kc, virsh
+from support.kc import URI, Kc, pool_volumes, run_kc, virsh
 
 from backend.operations.planning import PLANS
 

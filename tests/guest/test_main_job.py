@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import Kc, pool_volumes, virsh
+from support.kc import Kc, pool_volumes, virsh
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.guest]
 

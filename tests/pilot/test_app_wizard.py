@@ -15,7 +15,7 @@ from backend.errors import FailedError, UnreachableError
 from backend.hypervisor.memory import fail_with
 from kc_tui.application import KCApp
 from kc_tui.session import load_remembered
-from kc_tui.state.create_vm import Nic
+from kc_tui.state.draft import Nic
 from kc_tui.wizards.create_vm import CreateVMWizard
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG3rXmUc0tJ2hB0c7V5sZk1q4r8w2yT9nE6fLx3aPdOu ada@laptop"

@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from backend.errors import FailedError
 from kc_tui.application import KCApp
 from kc_tui.screens.console import ConsoleScreen
+from kc_tui.screens.vms import VMsScreen
 from kc_tui.state.remembered import Remembered
 
 SMALL = (80, 24)
@@ -129,7 +130,9 @@ async def _sample(pilot: Pilot[None]) -> None:
     memory = {"web-1": 1.2, "web-2": 0.9, "build-7": 7.1, "cache-1": 0.2}
     for batch in make_samples(loads, memory):
         app.session.usages.take(batch)
-    app.spread(None)
+    screen = app.screen
+    assert isinstance(screen, VMsScreen)
+    screen.show_figures()
     await settle(pilot)
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from snapshots.scenes import fill
 
 from backend.settings import load_settings
-from kc_tui.app import run_with, scrub_environment
+from kc_tui.app import FRAMES_PER_SECOND, run_with, scrub_environment
 from support.memory_kc import make_service
 from support.world import Lab, uid_of
 
@@ -27,6 +27,7 @@ def main() -> int:
 
     home, scene = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "usual"
     scrub_environment(os.environ)
+    os.environ["TEXTUAL_FPS"] = FRAMES_PER_SECOND
     lab = Lab(home)
     if scene == "usual":
         fill(lab)

@@ -129,12 +129,13 @@ def test_a_clash_is_named_with_its_subnet() -> None:
     ]
     assert find_clash(plan, others) == "near (fd00:1::/80)"
     assert find_clash(plan, others[:1]) == ""
+    assert find_clash(plan, [others[1]._replace(name="mine")]) == ""
 
 
 @pytest.mark.libvirt
 @given(st.text(min_size=1, max_size=40), st.integers(0, 1 << 50))
 def test_volumes_and_pools_are_of_libvirts_grammar(name: str, size: int) -> None:
-    safe = "".join(letter for letter in name if letter.isprintable() and letter != "/") or "x"
+    safe = "v" + "".join(letter for letter in name if letter.isprintable() and letter != "/")
     check(build_pool(safe, f"/pool/{safe}"), "storagepool")
     check(build_raw(safe, size), "storagevol")
     xml = build_overlay(safe, size, f"/pool/{safe}", "raw")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kc_tui.state.create_vm import Draft, Nic
+from kc_tui.state.draft import Draft, Nic
 from kc_tui.state.glyphs import UNICODE
 from kc_tui.state.masthead import Masthead, draw_sections, draw_summary, place_sections
 from kc_tui.state.remembered import Order, Remembered, dump, load

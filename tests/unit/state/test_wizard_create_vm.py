@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
 from backend.model.schemas import validate_document
 from kc_tui.state.create_vm import (
-    Draft,
-    Nic,
     PublicKey,
     build_arguments,
     build_document,
@@ -20,11 +18,10 @@ from kc_tui.state.create_vm import (
     complain_about_name,
     describe_addressing,
     describe_making,
-    draft_from_json,
-    draft_to_json,
     locate_error,
 )
 from kc_tui.state.create_vm_review import choose_keys, list_switches
+from kc_tui.state.draft import Draft, Nic, draft_from_json, draft_to_json
 from kc_tui.state.fields import make_fields
 
 FIELDS = make_fields(

@@ -1,0 +1,27 @@
+"""Documents through the gate for terminals, thousands at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Final, TypeVar
+
+from backend.model.documents import Document
+from backend.text import sanitise_tree
+
+_SHORT: Final = 4096
+"""Characters: no string within a text of that length needs to be cut."""
+
+Cleaned = TypeVar("Cleaned", Document, "Document | None")
+
+
+def clean(document: Cleaned) -> Cleaned:
+    """Return a document with every string in it fit for a terminal.
+
+    Most documents are plain ASCII. JSON writes any control character, and nothing else that is harmless, with a
+    backslash, so one look at the text of the whole tells that there is nothing to clean: a fifth of the walk's cost.
+    """
+    text = json.dumps(document, ensure_ascii=False)
+    if len(text) <= _SHORT and text.isascii() and "\\" not in text and "\x7f" not in text:
+        return document
+    cleaned: Cleaned = sanitise_tree(document)
+    return cleaned
