@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -71,11 +72,8 @@ class KCApp(CommandApp):
     """The application; `factory` opens the service, in a thread of the gateway."""
 
     TITLE = "KC"
-    CSS_PATH: ClassVar[list[str | PurePath]] = [
-        STYLES / "base.tcss",
-        STYLES / "dialogs.tcss",
-        STYLES / "screens.tcss",
-    ]
+    CSS_PATH: ClassVar[list[str | PurePath]] = [STYLES / "base.tcss", STYLES / "screens.tcss"]
+    LATE_STYLES: ClassVar[tuple[PurePath, ...]] = (STYLES / "dialogs.tcss", STYLES / "late.tcss")
     DEFAULT_MODE = "vms"
 
     def __init__(
@@ -117,19 +115,26 @@ class KCApp(CommandApp):
             link_changed=self._show_masthead,
             fail=lambda error: self.post_message(ErrorOccurred(error)),
         )
+        self.loader.begin()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             loop.add_signal_handler(number, self._end_by_signal, number)
 
     def on_mount(self) -> None:
         """Read what the store has; the host is asked after the first picture."""
-        self.run_worker(self.loader.load())
+        self.run_worker(self._load())
         self.set_interval(STALE_SECONDS, self._ask_again)
         for problem in self.problems:
             self.session.note(RefusedError("settings", problem))
         if self.problems:
             said = f"{pluralise(len(self.problems), 'setting')} could not be used; section 6 has the details"
             self.notify(said, severity="warning", markup=False)
+
+    async def _load(self) -> None:
+        await self.loader.load()
+        # `run` has switched it off for the start; what is there by now stays to the end.
+        gc.freeze()
+        gc.enable()
 
     def on_unmount(self) -> None:
         """Keep what is remembered, and let go of the service."""
@@ -166,6 +171,13 @@ class KCApp(CommandApp):
             "activity": ActivityScreen,
         }
         return made[section](self.session)
+
+    def push_screen(self, *arguments: Any, **options: Any) -> Any:
+        """Push a screen, with the styles at hand that the first picture did without."""
+        if not self.stylesheet.has_source(str(self.LATE_STYLES[0])):
+            self.stylesheet.read_all(list(self.LATE_STYLES))
+            self.stylesheet.parse()
+        return super().push_screen(*arguments, **options)
 
     # --- what is known
 

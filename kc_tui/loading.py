@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from backend.errors import KCError
 from backend.model.documents import Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM
+from backend.service import DocumentPage
 from kc_tui.messages import DocumentsChanged, FeedChanged, Link
 from kc_tui.session import Session
 
-FIRST_PAGE: Final = 200
+FIRST_PAGE: Final = 60
 """VMs that are read before the others: what the first picture needs."""
 Changed = dict[str, set[str]]
 
@@ -36,12 +38,18 @@ class Loader:
         self._link_changed = link_changed
         self._fail = fail
         self._is_observing = False
+        self._first: asyncio.Future[DocumentPage]
+
+    def begin(self) -> None:
+        """Start to read what the first picture needs, while the screen is being made."""
+        first = self._session.gateway.list_documents(VM.name, observe=False, limit=FIRST_PAGE)
+        self._first = asyncio.ensure_future(first)
 
     async def load(self) -> None:
         """Read the store, follow its feed, then ask the host."""
         gateway, inventory = self._session.gateway, self._session.inventory
         try:
-            first = await gateway.list_documents(VM.name, observe=False, limit=FIRST_PAGE)
+            first = await self._first
             inventory.replace(VM.name, first)
             self._show(None)
             if first.next:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import unescape
 
@@ -16,6 +16,7 @@ from backend.text import sanitise
 
 LONGEST_CHAIN = 64
 _SOURCE_PATH = re.compile(r"""<source\b[^>]*\s(?:file|dev)=['"]([^'"]*)['"]""")
+_QUOTES = {"&apos;": "'", "&quot;": '"'}
 _SOURCE_VOLUME = re.compile(r"<source\b[^>]*\svolume=")
 
 
@@ -80,9 +81,9 @@ def _domains(connection: libvirt.virConnect) -> Iterator[tuple[str, list[str]]]:
         yield sanitise(domain.name()), texts
 
 
-def _may_concern(text: str, related: Set[str], volumes: Mapping[str, VolumeDetails]) -> bool:
+def _may_concern(text: str, related: set[str], volumes: Mapping[str, VolumeDetails]) -> bool:
     """Return whether a domain's XML has a path that is related, or that is none of the pool's."""
-    paths = {unescape(path) for path in _SOURCE_PATH.findall(text)}
+    paths = {unescape(path, _QUOTES) for path in _SOURCE_PATH.findall(text)}
     return _SOURCE_VOLUME.search(text) is not None or any(path in related or path not in volumes for path in paths)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, TimedOutError, UsageError, from_problem
 from backend.local.observing import Observer
-from backend.local.views import describe_operation
+from backend.local.views import describe_operation, running_operations
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, NETWORK, OPERATION, VM, Kind, find_kind
 from backend.service import Accepted, ConsoleStream, DocumentPage, Event, Finding, Progress
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backend.settings import Settings
 
 POLL_SECONDS = 0.5
-AGENT_PATIENCE_SECONDS = 10.0
+START_SECONDS = 60.0
 
 
 class LocalService:
@@ -336,7 +336,12 @@ class LocalService:
         """Open a VM's serial console, what it has said so far first."""
         from backend.local.console import open_console  # noqa: PLC0415
 
-        return open_console(self.hypervisor, self._find_own(VM, name))
+        document = self._find_own(VM, name)
+        # A domain that is being started has no console yet; whoever asks wants to see it boot.
+        operation = running_operations(self.store).get(document["uid"])
+        if operation is not None:
+            self.wait(operation["name"], timeout=START_SECONDS)
+        return open_console(self.hypervisor, document)
 
     def console_log(self, name: str, *, limit_bytes: int = 1 << 20) -> bytes:
         """Return the last of what a VM's console has said."""

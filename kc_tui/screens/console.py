@@ -14,7 +14,6 @@ from backend.errors import KCError
 from kc_tui.commands import BarEntry, Scope
 from kc_tui.console_link import ConsoleLink
 from kc_tui.dialogs.confirm import ConfirmDialog, Question
-from kc_tui.screens.parts import TooSmall
 from kc_tui.screens.session_screen import SessionScreen
 from kc_tui.session import Session
 from kc_tui.state.formatting import pluralise
@@ -45,7 +44,6 @@ class ConsoleScreen(SessionScreen):
         with Vertical(classes="whole"):
             yield self.terminal
             yield KeyBar()
-        yield TooSmall()
 
     def on_mount(self) -> None:
         """Connect."""

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
 from kc_tui.commands import BarEntry, Context, Scope, Subject
-from kc_tui.screens.parts import Head, Pane, TooSmall
+from kc_tui.screens.parts import Head, Pane
 from kc_tui.screens.session_screen import Changed, SessionScreen
 from kc_tui.state.lines import Line
 from kc_tui.state.masthead import Masthead
@@ -47,7 +47,6 @@ class ItemScreen(SessionScreen):
             yield self.head
             yield self.pane
             yield KeyBar()
-        yield TooSmall()
 
     def on_mount(self) -> None:
         """Show the object."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
+from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -90,3 +92,10 @@ class TooSmall(Static):
         """Say how small."""
         width, height = self.app.size
         self.update(Content(f"KC needs {LEAST_WIDTH} columns and {LEAST_HEIGHT} lines; here are {width} and {height}."))
+
+
+def tell_if_too_small(screen: Screen[Any]) -> None:
+    """Put the word for too little room on a screen that has not enough; the styles show it in the place of the rest."""
+    width, height = screen.app.size
+    if (width < LEAST_WIDTH or height < LEAST_HEIGHT) and not screen.query(TooSmall):
+        screen.mount(TooSmall())

@@ -12,8 +12,8 @@ from textual.containers import Horizontal, Vertical
 from backend.errors import KCError
 from backend.model.documents import Document
 from kc_tui.clipboard import CopyRequested
-from kc_tui.commands import Context, Subject
-from kc_tui.screens.parts import Head, Pane, TooSmall
+from kc_tui.commands import Context, Scope, Subject
+from kc_tui.screens.parts import Head, Pane
 from kc_tui.screens.session_screen import WIDE, Changed, SessionScreen
 from kc_tui.session import Session
 from kc_tui.state.filtering import compile_filter
@@ -46,17 +46,16 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         self.pane = Pane(id="details")
         self.order = session.remembered.orders.get(self.SECTION) or self.default_order()
         self._wanted = ""
+        self._keys_for: object = None
 
     def compose(self) -> ComposeResult:
-        """Lay out the lines at the top, filter, list, pane and keys."""
+        """Lay out the lines at the top, filter, list and keys; the pane comes when there is room for it."""
         with Vertical(classes="whole"):
             yield self.head
             yield self.filter_bar
             with Horizontal(classes="body"):
                 yield self.table
-                yield self.pane
             yield KeyBar()
-        yield TooSmall()
 
     def on_mount(self) -> None:
         """Show what is known; the list has the focus."""
@@ -142,6 +141,8 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         """Show the selected object in the pane, where there is room for one."""
         if self.size.width < WIDE:
             return
+        if not self.pane.is_attached:
+            self.query_one(".body").mount(self.pane)
         row = self.table.row
         self.pane.show(self.describe(row.key) if row is not None else ())
 
@@ -189,6 +190,18 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         return tuple(
             Subject(self.WORD, entry.name, entry.state, entry.busy, entry.is_foreign) for entry in self.selected
         )
+
+    def command_context(self) -> Context:
+        """Return what commands are judged by here."""
+        return Context(self.SCOPES | {Scope.APP}, self.subjects(), len(self.table.rows), self.refusals())
+
+    def refresh_keys(self) -> None:
+        """Show in the key bar what can be done now; to another VM in the same state the same can be done."""
+        states = tuple((entry.state, entry.busy, entry.is_foreign) for entry in self.selected)
+        judged_by = (states, bool(self.table.rows))
+        if judged_by != self._keys_for:
+            self._keys_for = judged_by
+            super().refresh_keys()
 
     # --- filter and order
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from kc_tui.messages import MastheadWanted
 from kc_tui.screens.base import CommandScreen
-from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH
+from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, tell_if_too_small
 from kc_tui.session import Session
 from kc_tui.state.masthead import Masthead
 
@@ -32,6 +32,10 @@ class SessionScreen(CommandScreen):
     def is_composed(self) -> bool:
         """Whether there is anything that could show something."""
         return len(self.children) > 0
+
+    def on_resize(self) -> None:
+        """Say so where the terminal is too small."""
+        tell_if_too_small(self)
 
     def on_screen_resume(self) -> None:
         """Ask for the lines at the top: they may have changed while another screen was in front."""

@@ -18,7 +18,7 @@ from backend.model.kinds import NETWORK, OPERATION, VM
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import BarEntry, Context, Scope, Subject
 from kc_tui.screens.drawing import draw_runs
-from kc_tui.screens.parts import Head, Pane, TooSmall
+from kc_tui.screens.parts import Head, Pane
 from kc_tui.screens.session_screen import WIDE, Changed
 from kc_tui.screens.vm_verbs import VMVerbs
 from kc_tui.session import Session
@@ -106,7 +106,6 @@ class VMScreen(VMVerbs):
                 yield self.left
                 yield self.right
             yield KeyBar()
-        yield TooSmall()
 
     def on_mount(self) -> None:
         """Show the VM."""

@@ -69,7 +69,8 @@ class Inventory:
             del known[uid]
         for document in page.items:
             self._put(kind, str(document.get("uid", "")), document, page.revision)
-        self.loaded.add(kind)
+        if not page.next:
+            self.loaded.add(kind)
         self.warnings[kind] = tuple(page.warnings)
         if kind == OPERATION.name:
             self._active = {}

@@ -15,7 +15,7 @@ from backend.model.documents import Document
 from backend.model.parameters import check_parameters
 from backend.text import sanitise
 from kc_tui.clipboard import CopyRequested
-from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, TooSmall
+from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, tell_if_too_small
 from kc_tui.state.create_vm import STEPS, complain_about_name, locate_error
 from kc_tui.state.create_vm_review import KEY_PREFIX, START
 from kc_tui.state.create_vm_rows import IMAGE_COLUMNS, TYPE_COLUMNS
@@ -73,7 +73,10 @@ class CreateVMWizard(ModalScreen[Document | None], inherit_bindings=False):
             yield self.steps
             yield from self.pages.values()
             yield KeyBar()
-        yield TooSmall()
+
+    def on_resize(self) -> None:
+        """Say so where the terminal is too small."""
+        tell_if_too_small(self)
 
     async def on_mount(self) -> None:
         """Show the page where the draft stands."""
@@ -100,6 +103,11 @@ class CreateVMWizard(ModalScreen[Document | None], inherit_bindings=False):
     # --- from page to page
 
     async def _show(self) -> None:
+        # The line of steps, the page and the keys change in one picture.
+        with self.app.batch_update():
+            await self._show_page()
+
+    async def _show_page(self) -> None:
         step = self.wizard.step.id
         if step == "name":
             machine_type = self.choices.find_type(self.draft.type)

@@ -341,3 +341,20 @@ def test_the_console_says_what_was_said_before(service: LocalService) -> None:
     console.write(b"ls\r")
     assert b"ls" in (console.read(1.0) or b"")
     console.close()
+
+
+def test_a_console_that_is_asked_for_early_waits_for_the_start(service: LocalService, host: MemoryHypervisor) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold(call: str) -> None:
+        if call == "ensure_running":
+            inside.set()
+            go_on.wait(20)
+
+    host.fail = hold
+    service.create(vm_document("web"))
+    assert inside.wait(10)
+    threading.Timer(0.1, go_on.set).start()
+    console = service.console("web")
+    assert b"KC starter" in (console.read(1.0) or b"")
+    console.close()
