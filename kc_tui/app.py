@@ -45,11 +45,19 @@ def run(settings: Settings) -> int:
 
         return open_local(settings)
 
-    return run_with(settings, open_service)
+    def go_on() -> None:
+        from kc_tui.cli.worker import start_worker  # noqa: PLC0415 - for those who leave in the middle of something
+
+        start_worker(settings.profile)
+
+    return run_with(settings, open_service, go_on)
 
 
-def run_with(settings: Settings, factory: Callable[[], Service]) -> int:
-    """Open the application on the service that `factory` opens."""
+def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable[[], object]) -> int:
+    """Open the application on the service that `factory` opens.
+
+    `go_on` is called at the end where operations are still under way, to have them finished by another process.
+    """
     import socket  # noqa: PLC0415 - nothing of this is needed by who imports this module
     from dataclasses import replace  # noqa: PLC0415
 
@@ -76,7 +84,13 @@ def run_with(settings: Settings, factory: Callable[[], Service]) -> int:
     host = settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, socket.gethostname())
     app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home()), looks, replace(remembered))
     app.run(mouse=bool(settings.ui.get("mouse", True)))
-    app.session.gateway.join()
+    if app.session.inventory.active_operations:
+        sys.stderr.write("kc: what is under way goes on in the background; see kc op list\n")
+        sys.stderr.flush()
+        app.session.gateway.join()
+        go_on()
+    else:
+        app.session.gateway.join()
     crash = report_crash(app)
     if crash is not None:
         sys.stderr.write(f"kc: {crash}\n")

@@ -350,23 +350,6 @@ class KCApp(CommandApp):
         if self.session.needs_saving:
             await self.session.gateway.run(self.session.save)
 
-    def do_app_quit(self, _context: Context) -> None:
-        """Leave; operations that are at work are told of first."""
-        self._quit()
-
-    @work(exclusive=True, group="quit")
-    async def _quit(self) -> None:
-        from kc_tui.dialogs.confirm import ConfirmDialog, Question  # noqa: PLC0415 - not for the first picture
-
-        active = self.session.inventory.active_operations
-        if active:
-            names = tuple(str(item.get("spec", {}).get("target", {}).get("name", "")) for item in active)
-            consequence = "What is under way stops after its present step, and goes on when KC is next run."
-            question = Question("Leave KC?", consequence, "leave", names if len(names) > 1 else (), keep="stay")
-            if not await self.push_screen_wait(ConfirmDialog(question)):
-                return
-        self.exit()
-
 
 def report_crash(app: KCApp) -> FailedError | None:
     """Return what is said of a crash; None where there was none."""

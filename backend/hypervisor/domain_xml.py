@@ -49,9 +49,11 @@ class _Machine(NamedTuple):
 
 _MACHINES = {
     "x86_64": _Machine("q35", "", "vga", "scsi", has_bios=True),
-    # Four times faster under emulation than `maximum`.
+    # This CPU is four times faster under emulation than `maximum`.
     "aarch64": _Machine("virt", "cortex-a57", "virtio", "scsi", has_bios=False),
 }
+
+ARCHITECTURES = tuple(_MACHINES)
 
 
 def build_domain(plan: DomainPlan, placement: Placement, cpu_model: str = "") -> str:
@@ -193,7 +195,7 @@ def _controllers(plan: DomainPlan, machine: _Machine) -> Iterator[Element]:
     if machine.seed_bus == "scsi" and plan.seed:
         yield element("controller", type="scsi", index="0", model="virtio-scsi")
     # A port each for disks, NICs, the agent's channel, the balloon, the random numbers, and what else a machine needs.
-    fixed = 3 + (2 if machine.seed_bus == "scsi" else 0)
+    fixed = 3 + (1 if plan.seed else 0) + (1 if machine.video == "virtio" else 0)
     yield element("controller", type="pci", index="0", model="pcie-root")
     for index in range(len(plan.disks) + len(plan.nics) + fixed + SPARE_PORTS):
         yield element("controller", type="pci", index=str(index + 1), model="pcie-root-port")

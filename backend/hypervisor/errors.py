@@ -111,6 +111,8 @@ def _hint_for(why: str) -> str:
 
 
 def _opening_hint(uri: str, why: str) -> str:
+    if re.search(r"no connection driver|does not include a driver", why):
+        return "correct KC_LIBVIRT_URI: qemu:///system, or qemu+ssh://USER@HOST/system"
     if "+ssh" in uri or "+libssh" in uri:
         return "check that `ssh` reaches the host without asking for anything"
     if re.search(r"[Pp]ermission denied|authentication|polkit", why):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import libvirt
 
 from backend.errors import KCError
+from backend.hypervisor.errors import is_lost
 from backend.hypervisor.link import Link
 from backend.hypervisor.xml import attribute, child_text, parse
 from backend.paths import write_atomically
@@ -65,16 +66,18 @@ class HostCache:
 def read_capabilities(link: Link, cache: HostCache) -> Capabilities:
     """Return what the host can do; asks the daemon at length only where host or versions have changed."""
 
-    def greet(connection: libvirt.virConnect) -> tuple[str, int, int, list[Any]]:
+    def greet(connection: libvirt.virConnect) -> tuple[str, int, int, int, int]:
+        size = connection.getInfo()
         return (
             sanitise(connection.getHostname(), 255),
             connection.getLibVersion(),
             connection.getVersion(),
-            connection.getInfo(),
+            _read_memory(connection) or int(size[1]),
+            int(size[2]),
         )
 
     what = f"libvirt {link.uri}"
-    hostname, libvirt_version, qemu_version, size = link.observe(what, greet, CAPABILITIES_SECONDS)
+    hostname, libvirt_version, qemu_version, memory_mib, cpus = link.observe(what, greet, CAPABILITIES_SECONDS)
     key: list[object] = [hostname, libvirt_version, qemu_version, *machine_state(link)]
     name = f"capabilities {link.uri}"
     stored = cache.load(name, key)
@@ -86,8 +89,8 @@ def read_capabilities(link: Link, cache: HostCache) -> Capabilities:
         hostname=hostname,
         libvirt_version=libvirt_version,
         qemu_version=qemu_version,
-        memory_mib=int(size[1]),
-        cpus=int(size[2]),
+        memory_mib=memory_mib,
+        cpus=cpus,
         arch=str(stored.get("arch", "")),
         guest_archs=tuple(stored.get("guestArchs", ())),
         kvm_archs=tuple(stored.get("kvmArchs", ())),
@@ -122,6 +125,16 @@ def has_virtualisation_flag() -> bool:
 def format_version(number: int) -> str:
     """Return a version as libvirt counts it (1000000 · major + 1000 · minor + release) as text."""
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _read_memory(connection: libvirt.virConnect) -> int:
+    """Return the host's memory in MiB; 0 where it is not told. The sum over NUMA cells leaves out what was added."""
+    try:
+        return int(connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS).get("total", 0)) // 1024
+    except libvirt.libvirtError as error:
+        if is_lost(error):
+            raise
+        return 0
 
 
 def _read_capabilities(xml: str) -> dict[str, Any]:

@@ -124,6 +124,7 @@ class LibvirtHost:
 
     def facts(self) -> HostFacts:
         """Return versions, size and abilities."""
+        from backend.hypervisor.domain_xml import ARCHITECTURES
         from backend.hypervisor.facts import format_version, read_capabilities
 
         found = read_capabilities(self._link, self._cache)
@@ -136,7 +137,7 @@ class LibvirtHost:
             memory_mib=found.memory_mib,
             cpus=found.cpus,
             arch=found.arch,
-            guest_archs=found.guest_archs,
+            guest_archs=tuple(arch for arch in found.guest_archs if arch in ARCHITECTURES),
             kvm_listed=found.arch in found.kvm_archs,
             kvm_usable=None if verdict is None else verdict.accelerator == "kvm",
             kvm_reason="" if verdict is None else verdict.reason,

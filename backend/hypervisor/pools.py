@@ -123,7 +123,9 @@ def choose_folder(link: Link, connection: libvirt.virConnect, name: str) -> str:
 
     Raises FailedError for a remote session, whose home folder libvirt does not tell.
     """
-    if not connection.getURI().partition("?")[0].endswith("/session"):
+    is_session = connection.getURI().partition("?")[0].endswith("/session")
+    # Root's own session is the system's daemon, whose QEMU may not look into root's home.
+    if not is_session or (link.is_local and os.geteuid() == 0):
         return f"{SYSTEM_FOLDER}/{name}"
     if link.is_local:
         data = os.environ.get("XDG_DATA_HOME", "")

@@ -61,7 +61,17 @@ class ActivityScreen(SectionScreen[Entry]):
     @work
     async def do_op_cancel(self, context: Context) -> None:
         """Ask the selected operations to end and undo themselves."""
-        for subject in context.subjects:
+        from kc_tui.dialogs.confirm import ConfirmDialog, Question  # noqa: PLC0415 - not for the first picture
+
+        active = [subject for subject in context.subjects if subject.state not in operations.ENDED | {"notice"}]
+        title = f"Cancel {len(active)} operations?"
+        if len(active) == 1:
+            cells = next(entry.row.cells for entry in self.listing.shown if entry.name == active[0].name)
+            title = f"Cancel {cells[1].text} {cells[2].text}?"
+        consequence = "The present step is ended, and what was done so far is undone."
+        if not await self.app.push_screen_wait(ConfirmDialog(Question(title, consequence, "cancel it", keep="go on"))):
+            return
+        for subject in active:
             try:
                 await self.session.gateway.cancel(subject.name)
             except KCError as error:

@@ -70,16 +70,32 @@ class Pane(VerticalScroll, can_focus=False):
         """Lay out the text."""
         yield self._text
 
-    @property
-    def text(self) -> str:
-        """What it says, without its colours."""
-        return "\n".join("".join(run.text for run in line) for line in self._lines)
-
     def show(self, lines: Sequence[Line]) -> None:
         """Show other lines; nothing is drawn where they are the same."""
         if tuple(lines) != self._lines:
             self._lines = tuple(lines)
             self._text.update(draw_lines(lines))
+
+
+class SidePane(Widget):
+    """A pane of lines beside a list; what has no room is cut off, for the object's own page has all.
+
+    It has a fixed size, so that moving in the list lays nothing out again.
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._lines: tuple[Line, ...] = ()
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Show other lines; nothing is drawn where they are the same."""
+        if tuple(lines) != self._lines:
+            self._lines = tuple(lines)
+            self.refresh()
+
+    def render(self) -> Content:
+        """Draw the lines."""
+        return draw_lines(self._lines)
 
 
 class TooSmall(Static):

@@ -13,7 +13,7 @@ from backend.errors import KCError
 from backend.model.documents import Document
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import Context, Scope, Subject
-from kc_tui.screens.parts import Head, Pane
+from kc_tui.screens.parts import Head, SidePane
 from kc_tui.screens.session_screen import WIDE, Changed, SessionScreen
 from kc_tui.session import Session
 from kc_tui.state.filtering import compile_filter
@@ -43,7 +43,7 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
         self.head = Head(glyphs)
         self.filter_bar = FilterBar(glyphs=glyphs)
         self.table = VirtualTable(self.columns, empty=Empty("", ""), glyphs=glyphs, id="list")
-        self.pane = Pane(id="details")
+        self.pane = SidePane(id="details")
         self.order = session.remembered.orders.get(self.SECTION) or self.default_order()
         self._wanted = ""
         self._keys_for: object = None

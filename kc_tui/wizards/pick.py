@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from kc_tui.commands import BarEntry
 from kc_tui.screens.drawing import draw_runs
-from kc_tui.screens.parts import Pane
+from kc_tui.screens.parts import SidePane
 from kc_tui.state.create_vm_rows import NEW, Option, new_row
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line
@@ -51,7 +51,7 @@ class PickPage(Page):
         self._error = ""
         self.top = Static(markup=False, classes="page-title")
         self.table = VirtualTable(columns, empty=Empty("Nothing matches"), glyphs=glyphs, show_header=False)
-        self.pane = Pane()
+        self.pane = SidePane()
 
     def compose(self) -> ComposeResult:
         """Lay out the line with the filter, the list, and what is said of the selected."""

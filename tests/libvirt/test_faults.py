@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PrivateHost, wait_until
+from hosts import PrivateHost, wait_until
 from support.boot_sector import SIZE, make_disk
 
 from backend.errors import KCError, TimedOutError, UnreachableError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PrivateHost, wait_until
 from dhcp_station import ask_for_address
+from hosts import PrivateHost, wait_until
 from support.boot_sector import SIZE, make_disk
 
 from backend.errors import ConflictError, KCError
@@ -91,6 +91,7 @@ def test_qemu_can_be_started_with_every_kind_of_domain(
     hypervisor: Hypervisor, private_host: PrivateHost, make: Callable[..., DomainPlan], tmp_path: Path,
     machine: dict[str, Any],
 ) -> None:  # fmt: skip
+    need_arch(hypervisor, machine.get("arch", "x86_64"))
     plan = make(
         nics=(NicPlan("nic0", "52:54:00:00:00:01", bridge="br0", mtu=1400), NicPlan("nic1", "52:54:00:00:00:02")),
         **machine,

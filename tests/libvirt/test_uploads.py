@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PrivateHost, wait_until
+from hosts import PrivateHost, wait_until
 
 from backend.errors import FailedError, UnreachableError
 from backend.hypervisor import upload as upload_module

@@ -282,17 +282,6 @@ async def test_what_another_process_does_is_seen(lab: Lab):
         other.close()
 
 
-async def test_leaving_while_something_is_under_way_asks(lab: Lab):
-    target = lab.service.get("VM", "db-1", observe=False)
-    lab.add_operation(target, "vm.reboot", {"state": "running", "percent": 5})
-    app = make_app(lab)
-    async with running(app) as pilot:
-        await press(pilot, "q")
-        assert "Leave KC?" in read_text(app)
-        await press(pilot, "n", "q", "y")
-        await until(pilot, lambda: app._exit, "it leaves")
-
-
 async def test_the_mouse_does_what_keys_do(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:

@@ -40,7 +40,7 @@ _SHAPES: Final = _LEVELS | {
     "▏": (0.0, 0.0, 0.125, 1.0),
     "▎": (0.0, 0.0, 0.25, 1.0),
     "▔": (0.0, 0.0, 1.0, 0.125),
-    "░": (0.0, 0.35, 1.0, 0.3),
+    "░": (0.0, 0.0, 1.0, 1.0),
 }
 
 
@@ -96,9 +96,10 @@ def _draw_piece(piece: str, x: float, y: float, color: str, style: Style) -> str
     shape = _SHAPES.get(piece)
     if shape is not None:
         left, top, width, height = shape
+        shade = ' opacity="0.25"' if piece == "░" else ""
         return (
             f'<rect x="{x + left * CELL:.2f}" y="{y + top * LINE:.2f}" width="{width * CELL:.2f}" '
-            f'height="{height * LINE:.2f}" fill="{color}"/>'
+            f'height="{height * LINE:.2f}" fill="{color}"{shade}/>'
         )
     looks = "".join(
         (

@@ -138,7 +138,7 @@ async def _sample(pilot: Pilot[None]) -> None:
 
 async def show_list(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "=jjjjjjjjj")
+    await press(pilot, "=jjjjjjj")
 
 
 async def show_filter(pilot: Pilot[None]) -> None:

@@ -4,14 +4,13 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-VIR_CONNECT_CLOSE_REASON_KEEPALIVE: int
+VIR_NODE_MEMORY_STATS_ALL_CELLS: int
 VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT: int
 
 VIR_DOMAIN_CONSOLE_FORCE: int
 VIR_DOMAIN_START_AUTODESTROY: int
 VIR_DOMAIN_XML_INACTIVE: int
 
-VIR_DOMAIN_NOSTATE: int
 VIR_DOMAIN_RUNNING: int
 VIR_DOMAIN_BLOCKED: int
 VIR_DOMAIN_PAUSED: int
@@ -49,17 +48,11 @@ VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: int
 VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: int
 VIR_NETWORK_EVENT_ID_LIFECYCLE: int
 
-VIR_IP_ADDR_TYPE_IPV4: int
-VIR_IP_ADDR_TYPE_IPV6: int
-
-VIR_STORAGE_POOL_RUNNING: int
 VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM: int
 VIR_STORAGE_VOL_GET_PHYSICAL: int
-VIR_STORAGE_VOL_BLOCK: int
 
 VIR_STREAM_NONBLOCK: int
 VIR_STREAM_EVENT_READABLE: int
-VIR_STREAM_EVENT_WRITABLE: int
 VIR_STREAM_EVENT_ERROR: int
 VIR_STREAM_EVENT_HANGUP: int
 
@@ -69,7 +62,6 @@ VIR_ERR_NO_CONNECT: int
 VIR_ERR_INVALID_CONN: int
 VIR_ERR_INVALID_ARG: int
 VIR_ERR_OPERATION_FAILED: int
-VIR_ERR_NO_MEMORY: int
 VIR_ERR_XML_ERROR: int
 VIR_ERR_DOM_EXIST: int
 VIR_ERR_XML_DETAIL: int
@@ -84,19 +76,16 @@ VIR_ERR_NO_STORAGE_VOL: int
 VIR_ERR_OPERATION_INVALID: int
 VIR_ERR_CONFIG_UNSUPPORTED: int
 VIR_ERR_OPERATION_TIMEOUT: int
-VIR_ERR_OPERATION_DENIED: int
 VIR_ERR_NO_DOMAIN_METADATA: int
 VIR_ERR_OPERATION_UNSUPPORTED: int
 VIR_ERR_AGENT_UNRESPONSIVE: int
 VIR_ERR_ARGUMENT_UNSUPPORTED: int
 VIR_ERR_AUTH_CANCELLED: int
 VIR_ERR_AUTH_UNAVAILABLE: int
-VIR_ERR_ACCESS_DENIED: int
 VIR_ERR_STORAGE_VOL_EXIST: int
 VIR_ERR_XML_INVALID_SCHEMA: int
 VIR_ERR_RESOURCE_BUSY: int
 VIR_ERR_AGENT_UNSYNCED: int
-VIR_ERR_LIBSSH: int
 
 VIR_FROM_RPC: int
 VIR_FROM_REMOTE: int
@@ -139,7 +128,6 @@ class virStoragePool:
     def setAutostart(self, autostart: int) -> int: ...
     def createXML(self, xmlDesc: str, flags: int = 0) -> virStorageVol: ...
     def listVolumes(self) -> list[str]: ...
-    def listAllVolumes(self, flags: int = 0) -> list[virStorageVol]: ...
     def storageVolLookupByName(self, name: str) -> virStorageVol: ...
 
 class virNetwork:
@@ -182,6 +170,7 @@ class virConnect:
     def getLibVersion(self) -> int: ...
     def getVersion(self) -> int: ...
     def getInfo(self) -> list[Any]: ...
+    def getMemoryStats(self, cellNum: int, flags: int = 0) -> dict[str, int]: ...
     def getCapabilities(self) -> str: ...
     def setKeepAlive(self, interval: int, count: int) -> int: ...
     def newStream(self, flags: int = 0) -> virStream: ...

@@ -39,7 +39,7 @@ def main() -> int:
     if scene == "crash":
         _crash_soon()
     settings = load_settings(environment={"KC_HOME": str(home)})
-    return run_with(settings, lambda: make_service(home, lab.host))
+    return run_with(settings, lambda: make_service(home, lab.host), (home / "goes-on").touch)
 
 
 def _add_many(lab: Lab, count: int) -> None:
