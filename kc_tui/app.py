@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backend.service import Service
     from backend.settings import Settings
+    from kc_tui.command_app import Looks
 
 LOG_NAME = "kc.log"
 FRAMES_PER_SECOND = "120"
@@ -59,30 +60,17 @@ def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable
     `go_on` is called at the end where operations are still under way, to have them finished by another process.
     """
     import socket  # noqa: PLC0415 - nothing of this is needed by who imports this module
-    from dataclasses import replace  # noqa: PLC0415
 
     from backend.text import sanitise  # noqa: PLC0415
     from kc_tui.application import KCApp, Setting, report_crash  # noqa: PLC0415 - Textual
-    from kc_tui.command_app import Looks  # noqa: PLC0415
-    from kc_tui.commands import build_keymap  # noqa: PLC0415
-    from kc_tui.extra_commands import FULL_REGISTRY  # noqa: PLC0415
     from kc_tui.session import load_remembered  # noqa: PLC0415
-    from kc_tui.state.glyphs import choose_glyphs  # noqa: PLC0415
-    from kc_tui.theming import load_themes  # noqa: PLC0415
 
     data = settings.paths.data
     _open_log(data)
     remembered = load_remembered(data)
-    theme = remembered.theme or str(settings.ui.get("theme", ""))
-    looks = Looks.choose(
-        os.environ,
-        themes=load_themes(settings.paths.config / "themes"),
-        theme=theme,
-        keymap=build_keymap(settings.keys, FULL_REGISTRY),
-        glyphs=choose_glyphs(os.environ, str(settings.ui.get("glyphs", "auto"))),
-    )
+    looks = _choose_looks(settings, remembered.theme)
     host = settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, socket.gethostname())
-    app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home()), looks, replace(remembered))
+    app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home()), looks, remembered)
     app.run(mouse=bool(settings.ui.get("mouse", True)))
     if app.session.inventory.active_operations:
         sys.stderr.write("kc: what is under way goes on in the background; see kc op list\n")
@@ -95,6 +83,22 @@ def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable
     if crash is not None:
         sys.stderr.write(f"kc: {crash}\n")
     return app.return_code or 0
+
+
+def _choose_looks(settings: Settings, theme: str) -> Looks:
+    from kc_tui.command_app import Looks  # noqa: PLC0415 - Textual
+    from kc_tui.commands import build_keymap  # noqa: PLC0415
+    from kc_tui.extra_commands import FULL_REGISTRY  # noqa: PLC0415
+    from kc_tui.state.glyphs import choose_glyphs  # noqa: PLC0415
+    from kc_tui.theming import load_themes  # noqa: PLC0415
+
+    return Looks.choose(
+        os.environ,
+        themes=load_themes(settings.paths.config / "themes"),
+        theme=theme or str(settings.ui.get("theme", "")),
+        keymap=build_keymap(settings.keys, FULL_REGISTRY),
+        glyphs=choose_glyphs(os.environ, str(settings.ui.get("glyphs", "auto"))),
+    )
 
 
 def _open_log(folder: Path) -> None:

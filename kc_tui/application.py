@@ -8,12 +8,13 @@ import logging
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final
 
 from textual import on, work
+from textual.app import SystemCommand
 from textual.screen import Screen
 
 from backend.errors import FailedError, RefusedError
@@ -143,6 +144,9 @@ class KCApp(CommandApp):
 
     def _end_by_signal(self, number: signal.Signals) -> None:
         _log.info("ended by %s", number.name)
+        keep_draft = getattr(self.screen, "keep_draft", None)
+        if keep_draft is not None:
+            keep_draft()
         self.session.save()
         self.exit(return_code=128 + number)
 
@@ -240,8 +244,12 @@ class KCApp(CommandApp):
     def _tell_of_failure(self, operation: Document) -> None:
         spec = operation.get("spec", {})
         why, hint = read_error(operation)
-        title = f"{describe_verb(str(spec.get('type', '')))} {spec.get('target', {}).get('name', '')} failed"
+        target = spec.get("target", {})
+        title = f"{describe_verb(str(spec.get('type', '')))} {target.get('name', '')} failed"
         text = as_sentence(why) + (f"\n{as_sentence(hint)}" if hint else "")
+        if self.session.restore_draft(str(target.get("uid", ""))):
+            text += f"\n{self.keymap.label('vm.create')} opens the wizard with everything as it was."
+            self.save_soon()
         self.notify(text, title=title, severity="error", timeout=10, markup=False)
 
     # --- going places
@@ -319,6 +327,11 @@ class KCApp(CommandApp):
         await self._point_at(event.kind, event.uid)
 
     # --- what the app of commands asks of this one
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Offer none of Textual's own commands: one of them writes pictures of the screen to this machine."""
+        del screen
+        return ()
 
     def palette_objects(self) -> Sequence[Choice]:
         """Return everything that has a name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -18,6 +18,7 @@ from backend.text import sanitise
 from kc_tui.gateway import Gateway
 from kc_tui.messages import Link
 from kc_tui.state import remembered as memory
+from kc_tui.state.draft import Draft
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.inventory import Inventory
 from kc_tui.state.operations import Notice, shorten
@@ -66,6 +67,7 @@ class Session:
         self.notices: list[Notice] = []
         self.link_state = LinkState(since=clock())
         self.has_observed = False
+        self.finished_drafts: dict[str, Draft] = {}
         self._file = folder / memory.FILE_NAME
         self._notice_count = 0
         self._saved = remembered
@@ -134,6 +136,14 @@ class Session:
     def needs_saving(self) -> bool:
         """Whether something is not in the file yet."""
         return self.remembered != self._saved
+
+    def restore_draft(self, uid: str) -> bool:
+        """Bring the draft of a VM back whose creation failed, unless another one is under way; return whether it is."""
+        draft = self.finished_drafts.pop(uid, None)
+        if draft is None or not self.remembered.draft.is_empty:
+            return False
+        self.remembered = replace(self.remembered, draft=draft)
+        return True
 
     def save(self) -> None:
         """Write what is remembered; what cannot be written is lost, and no reason to stop."""

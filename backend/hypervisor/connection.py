@@ -52,7 +52,8 @@ class Connection:
         try:
             return function(self._raw)
         except libvirt.libvirtError as error:
-            if not is_lost(error):
+            # The daemon also passes on what its own connections, to virtlogd say, ran into.
+            if not is_lost(error) or self._raw.isAlive() == 1:
                 raise
             self.is_lost = True
             raise LostError(message_of(error)) from error

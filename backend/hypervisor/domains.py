@@ -6,7 +6,7 @@ import time
 
 import libvirt
 
-from backend.errors import ConflictError, NotFoundError
+from backend.errors import ConflictError, NotFoundError, TimedOutError
 from backend.hypervisor.domain_xml import Placement, build_domain, read_owner
 from backend.hypervisor.errors import is_code
 from backend.hypervisor.link import Link
@@ -133,8 +133,13 @@ class Domains:
 
     def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
         """Stop the domain by ACPI within the grace time, then, where `force`, at once; True when it is off."""
-        if grace_seconds > 0 and self._power_off(uid, grace_seconds):
-            return True
+        try:
+            if grace_seconds > 0 and self._power_off(uid, grace_seconds):
+                return True
+        except TimedOutError:
+            # Its QEMU does not even take the press of a button.
+            if not force:
+                raise
         if force:
             self._link.control(self.name(uid), lambda connection: self._destroy(connection, uid), DESTROY_SECONDS)
         return not self._is_active(uid)

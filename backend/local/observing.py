@@ -61,9 +61,11 @@ class Observer:
         self, accepts: Predicate | None, *, limit: int | None, after: str, everything: bool, observe: bool
     ) -> DocumentPage:
         """Return VMs with their live states; see the service's `list_documents`."""
+        if not observe:
+            return self._list_stored(accepts, limit=limit, after=after, everything=everything)
         # Filters speak of live states too, so they see documents as they are shown.
         page = self.store.list_documents(VM.name)
-        domains, leases, warnings = self._look(page.items) if observe else (None, {}, [])
+        domains, leases, warnings = self._look(page.items)
         operations = running_operations(self.store)
         shown = []
         for document in page.items:
@@ -87,6 +89,23 @@ class Observer:
             shown = [document for document in shown if accepts(document)]
         items, following = _cut(shown, limit, after)
         return DocumentPage(items, following, page.revision, warnings)
+
+    def _list_stored(
+        self, accepts: Predicate | None, *, limit: int | None, after: str, everything: bool
+    ) -> DocumentPage:
+        """Return VMs as the store has them, a page at a time however many there are."""
+
+        def show(document: Document) -> Document:
+            return show_vm(document, observed=None, answered=False, operation=operations.get(document["uid"]))
+
+        def belongs(document: Document) -> bool:
+            if document["spec"].get("hidden") and not everything:
+                return False
+            return accepts is None or accepts(show(document))
+
+        operations = running_operations(self.store)
+        page = self.store.list_documents(VM.name, where=belongs, limit=limit, after=after)
+        return DocumentPage([show(document) for document in page.items], page.next, page.revision, [])
 
     def _look(
         self, documents: Sequence[Document]

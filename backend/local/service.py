@@ -164,8 +164,6 @@ class LocalService:
             return Accepted(document, None)
         if which is IMAGE:
             self._check_image_unused(document)
-        if which is VM and self.store.leases():
-            self._end_creation(document)
         return self._operate_on(
             document, f"{which.command}.delete", {"keepDisks": keep_disks}, current_user()
         )  # fmt: skip
@@ -178,14 +176,6 @@ class LocalService:
             raise ConflictError(
                 f"image {document['name']}", f"in use by domain {', '.join(users[:3])}", "delete what uses it first"
             )
-
-    def _end_creation(self, document: Document) -> None:
-        """Cancel a creation that is parked, so that what cannot be made can still be deleted."""
-        for uid, lease in self.store.leases():
-            if lease.get("target") == document["uid"] and not lease.get("cancel"):
-                operation = self.store.get(OPERATION.name, uid)
-                if operation is not None and operation["status"].get("parked"):
-                    self.cancel(operation["name"])
 
     def _find_own(self, kind: Kind, name: str) -> Document:
         document = self.store.find(kind.name, name)

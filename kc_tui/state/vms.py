@@ -154,33 +154,11 @@ def build_entry(
 ) -> VMEntry:
     """Return what the list shows of one VM."""
     condition = judge(document, operation, glyphs, is_connecting=is_connecting)
-    name, uid = str(document.get("name", "")), str(document.get("uid", ""))
-    is_foreign = condition.group == "foreign"
+    name = str(document.get("name", ""))
     kind = name_of(document.get("spec", {}).get("type"))
     addresses = addresses_of(document)
     address = str(addresses[0].get("address", "")) if addresses else ""
     metadata = {path: read_metadata(document, path) for path in metadata_columns}
-    text_role = Role.MUTED if is_foreign or condition.is_stale else Role.TEXT
-    cells = (
-        Cell(name, Role.MUTED if is_foreign else Role.TEXT),
-        _draw_state(condition, glyphs),
-        _draw_cpu(usage, document, glyphs),
-        _draw_memory(usage, document, glyphs),
-        Cell("foreign, not KC's", Role.MUTED) if is_foreign else _draw_address(addresses, glyphs),
-        Cell(kind or glyphs.dash, Role.MUTED),
-        *(Cell(value, text_role) for value in metadata.values()),
-    )
-    progress = describe_progress(operation) if operation is not None else None
-    glyph = Cell(condition.glyph, condition.role)
-    row = Row(
-        key=uid,
-        version=(cells, glyph, condition.note, progress),
-        cells=cells,
-        glyph=glyph,
-        progress=progress,
-        note=condition.note,
-        note_role=Role.DANGER if condition.role is Role.DANGER else Role.WARN,
-    )
     keys = {
         "name": natural_key(name),
         "state": (_STATE_ORDER[condition.group], condition.word),
@@ -189,18 +167,57 @@ def build_entry(
         "address": _address_key(address),
         "type": kind,
     }
+    cells = (
+        *_draw_cells(document, condition, usage, addresses, glyphs),
+        *(Cell(value, Role.TEXT if condition.group != "foreign" else Role.MUTED) for value in metadata.values()),
+    )
     return VMEntry(
-        uid=uid,
+        uid=str(document.get("uid", "")),
         name=name,
-        row=row,
+        row=_make_row(document, condition, operation, cells),
         search=_make_search(document, condition, kind, addresses),
         sort_keys=keys | {METADATA_PREFIX + path: (not value, value) for path, value in metadata.items()},
         state="stopped" if condition.word == "missing" else condition.word,
         busy=condition.busy,
-        is_foreign=is_foreign,
+        is_foreign=condition.group == "foreign",
         group=condition.group,
         is_on=is_on(document),
         address=address,
+    )
+
+
+def _draw_cells(
+    document: Document,
+    condition: Condition,
+    usage: Usage | None,
+    addresses: Sequence[Mapping[str, Any]],
+    glyphs: Glyphs,
+) -> tuple[Cell, ...]:
+    is_foreign = condition.group == "foreign"
+    kind = name_of(document.get("spec", {}).get("type"))
+    return (
+        Cell(str(document.get("name", "")), Role.MUTED if is_foreign else Role.TEXT),
+        _draw_state(condition, glyphs),
+        _draw_cpu(usage, document, glyphs),
+        _draw_memory(usage, document, glyphs),
+        Cell("foreign, not KC's", Role.MUTED) if is_foreign else _draw_address(addresses, glyphs),
+        Cell(kind or glyphs.dash, Role.MUTED),
+    )
+
+
+def _make_row(
+    document: Document, condition: Condition, operation: Mapping[str, Any] | None, cells: tuple[Cell, ...]
+) -> Row:
+    progress = describe_progress(operation) if operation is not None else None
+    glyph = Cell(condition.glyph, condition.role)
+    return Row(
+        key=str(document.get("uid", "")),
+        version=(cells, glyph, condition.note, progress),
+        cells=cells,
+        glyph=glyph,
+        progress=progress,
+        note=condition.note,
+        note_role=Role.DANGER if condition.role is Role.DANGER else Role.WARN,
     )
 
 

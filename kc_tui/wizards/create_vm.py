@@ -148,6 +148,11 @@ class CreateVMWizard(ModalScreen[Document | None], inherit_bindings=False):
                 self.draft = replace(self.draft, name=page.name_text, values=page.values)
         self.draft = replace(self.draft, step=self.wizard.step.id)
 
+    def keep_draft(self) -> None:
+        """Keep what the page in front says too: the application is about to end."""
+        self._collect()
+        self._keep()
+
     def _keep(self) -> None:
         self.session.remember(replace(self.session.remembered, draft=self.draft))
 
@@ -298,6 +303,7 @@ class CreateVMWizard(ModalScreen[Document | None], inherit_bindings=False):
             await self._tell(error)
             return
         self.session.remember(self.session.remembered.choose(self.draft))
+        self.session.finished_drafts[str(accepted.document.get("uid", ""))] = self.draft
         self.session.take_accepted(accepted)
         self.dismiss(accepted.document)
 

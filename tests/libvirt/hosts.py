@@ -31,9 +31,13 @@ class PrivateHost:
             ["unshare", "-mnpfu", "--mount-proc", "--kill-child", sys.executable, str(script), str(folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n", (folder / "log").read_text()
-        self.wait_for_daemon()
+        try:
+            assert self._process.stdout is not None
+            assert self._process.stdout.readline() == "ready\n", (folder / "log").read_text()
+            self.wait_for_daemon()
+        except BaseException:
+            self.close()
+            raise
 
     def wait_for_daemon(self) -> None:
         """Wait until libvirtd answers."""
@@ -45,7 +49,7 @@ class PrivateHost:
         wait_until(lambda: self._socket.exists() and answers(), "libvirtd answers", START_SECONDS)
 
     def tell(self, line: str) -> None:
-        """Have a command done: `signal STOP`, `start`, `qemu DOMAIN STOP`."""
+        """Have a command done: `signal libvirtd STOP`, `start libvirtd`, `qemu DOMAIN STOP`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{line}\n")

@@ -1,8 +1,8 @@
 """A libvirt host of a test's own, in namespaces of its own; run as `unshare … python private_host.py FOLDER`.
 
 It is PID 1 there: it reaps every orphan at once (without that libvirt probes its QEMUs for a minute) and does what the
-lines on its standard input say: `start`, `signal NAME` (to libvirtd), `qemu DOMAIN SIGNAL`, `run COMMAND`, `quit`. Each
-is answered by one line. The daemon's socket is FOLDER/libvirt-sock.
+lines on its standard input say: `start DAEMON`, `signal DAEMON NAME`, `qemu DOMAIN SIGNAL`, `run COMMAND`. Each is
+answered by one line; at the end of its input everything ends. The daemon's socket is FOLDER/libvirt-sock.
 """
 
 from __future__ import annotations
@@ -52,11 +52,6 @@ def prepare(folder: Path) -> None:
     subprocess.run(["mount", "--bind", str(etc), "/etc/libvirt"], check=True)
 
 
-def start() -> int:
-    """Start libvirtd and return its pid here."""
-    return subprocess.Popen(["libvirtd"], stdin=subprocess.DEVNULL).pid
-
-
 def reap() -> None:
     """Collect every child that has ended."""
     with contextlib.suppress(ChildProcessError):
@@ -64,12 +59,25 @@ def reap() -> None:
             pass
 
 
+def serve(words: list[str], daemons: dict[str, int]) -> None:
+    """Do what one line says."""
+    match words:
+        case ["start", daemon]:
+            daemons[daemon] = subprocess.Popen([daemon], stdin=subprocess.DEVNULL).pid
+        case ["signal", daemon, name]:
+            os.kill(daemons[daemon], signal.Signals[f"SIG{name}"])
+        case ["qemu", domain, name]:
+            os.kill(int(Path(f"/run/libvirt/qemu/{domain}.pid").read_text()), signal.Signals[f"SIG{name}"])
+        case ["run", *command]:
+            subprocess.run(command, check=True, stdout=sys.stderr)
+
+
 def main() -> None:
-    """Serve until `quit`, or until the test is gone."""
-    folder = Path(sys.argv[1])
-    prepare(folder)
-    subprocess.Popen(["virtlogd"], stdin=subprocess.DEVNULL)
-    daemon = start()
+    """Serve until the test is done, or gone."""
+    prepare(Path(sys.argv[1]))
+    daemons: dict[str, int] = {}
+    for daemon in ("virtlogd", "libvirtd"):
+        serve(["start", daemon], daemons)
     print("ready", flush=True)
     pending = b""
     while True:
@@ -83,18 +91,7 @@ def main() -> None:
         pending += data
         while b"\n" in pending:
             line, pending = pending.split(b"\n", 1)
-            words = line.decode().split()
-            if words[0] == "quit":
-                return
-            if words[0] == "start":
-                daemon = start()
-            elif words[0] == "signal":
-                os.kill(daemon, signal.Signals[f"SIG{words[1]}"])
-            elif words[0] == "qemu":
-                pid = int(Path(f"/run/libvirt/qemu/{words[1]}.pid").read_text())
-                os.kill(pid, signal.Signals[f"SIG{words[2]}"])
-            elif words[0] == "run":
-                subprocess.run(words[1:], check=True, stdout=sys.stderr)
+            serve(line.decode().split(), daemons)
             print("done", flush=True)
 
 

@@ -48,8 +48,8 @@ def domain(hypervisor: Hypervisor) -> Iterator[DomainPlan]:
 @pytest.fixture
 def frozen(private_host: PrivateHost) -> Iterator[Callable[[], None]]:
     """Stops libvirtd when called; it goes on after the test."""
-    yield lambda: private_host.tell("signal STOP")
-    private_host.tell("signal CONT")
+    yield lambda: private_host.tell("signal libvirtd STOP")
+    private_host.tell("signal libvirtd CONT")
 
 
 def seconds_of(function: Callable[[], object]) -> float:
@@ -71,7 +71,7 @@ def test_a_frozen_daemon_is_unreachable_in_bounded_time_and_forgiven(
     frozen()
     assert seconds_of(hypervisor.inventory) < 8
     assert seconds_of(lambda: hypervisor.reboot(domain.uid, force=True)) < 13
-    private_host.tell("signal CONT")
+    private_host.tell("signal libvirtd CONT")
     wait_until(lambda: answers(hypervisor), "the driver recovers by itself", 15)
     assert [found.power for found in hypervisor.inventory() if found.uid == domain.uid] == ["running"]
 
@@ -110,7 +110,7 @@ def test_many_calls_to_a_frozen_daemon_cost_few_threads(
     assert time.monotonic() - began < 25
     assert len(errors) == 24
     assert kc_threads() - before <= 19
-    private_host.tell("signal CONT")
+    private_host.tell("signal libvirtd CONT")
     wait_until(lambda: answers(driver), "the driver recovers by itself", 15)
     wait_until(lambda: kc_threads() - before <= 6, "the threads that hung have ended", 15)
     driver.close()
@@ -127,7 +127,7 @@ def test_a_daemon_that_is_frozen_from_the_start_is_unreachable(
     driver.subscribe(lambda *hint: hints.append(hint))
     assert time.monotonic() - began < 5
     assert ("connection", "lost") in hints
-    private_host.tell("signal CONT")
+    private_host.tell("signal libvirtd CONT")
     wait_until(lambda: ("connection", "back") in hints, "the subscriber hears that it is back", 30)
     driver.close()
 
@@ -136,12 +136,12 @@ def test_a_daemon_that_died_is_unreachable_at_once_and_found_again(
     hypervisor: Hypervisor, domain: DomainPlan, private_host: PrivateHost
 ) -> None:
     hypervisor.ensure_running(domain.uid)
-    private_host.tell("signal KILL")
+    private_host.tell("signal libvirtd KILL")
     try:
         assert seconds_of(hypervisor.inventory) < 2
         assert seconds_of(hypervisor.ensure_pool) < 2
     finally:
-        private_host.tell("start")
+        private_host.tell("start libvirtd")
         private_host.wait_for_daemon()
     # Its QEMU has lived on, and no handle of the old connection is in anybody's way.
     assert hypervisor.ensure_stopped(domain.uid, grace_seconds=10, force=False)
@@ -152,8 +152,8 @@ def test_a_daemon_that_was_restarted_between_two_calls_is_not_noticed(
 ) -> None:
     hypervisor.inventory()
     hypervisor.ensure_running(domain.uid)
-    private_host.tell("signal KILL")
-    private_host.tell("start")
+    private_host.tell("signal libvirtd KILL")
+    private_host.tell("start libvirtd")
     private_host.wait_for_daemon()
     assert domain.uid in [found.uid for found in hypervisor.inventory()]
     hypervisor.ensure_running(domain.uid)
@@ -166,9 +166,9 @@ def test_subscribers_hear_of_loss_and_return_and_then_of_everything_again(
     unsubscribe = hypervisor.subscribe(lambda *hint: hints.append(hint))
     hypervisor.ensure_running(domain.uid)
     wait_until(lambda: ("domain", domain.uid) in hints, "a start is heard of")
-    private_host.tell("signal KILL")
+    private_host.tell("signal libvirtd KILL")
     wait_until(lambda: ("connection", "lost") in hints, "the loss is heard of")
-    private_host.tell("start")
+    private_host.tell("start libvirtd")
     private_host.wait_for_daemon()
     wait_until(lambda: ("connection", "back") in hints, "the return is heard of", 20)
     hints.clear()
@@ -259,20 +259,20 @@ def test_a_console_ends_with_its_daemon_and_closes_without_it(
     frozen_console = hypervisor.console(domain.uid)
     wait_until(lambda: console.read(1) == b"", "the first reader loses the console to the second")
     console.close()
-    private_host.tell("signal STOP")
+    private_host.tell("signal libvirtd STOP")
     try:
         began = time.monotonic()
         frozen_console.close()
         assert time.monotonic() - began < 5
         assert frozen_console.read(0) == b""
     finally:
-        private_host.tell("signal CONT")
+        private_host.tell("signal libvirtd CONT")
     wait_until(lambda: answers(hypervisor), "the driver recovers by itself", 15)
     console = hypervisor.console(domain.uid)
-    private_host.tell("signal KILL")
+    private_host.tell("signal libvirtd KILL")
     try:
         wait_until(lambda: console.read(1) == b"", "the console ends with the daemon")
     finally:
-        private_host.tell("start")
+        private_host.tell("start libvirtd")
         private_host.wait_for_daemon()
     console.close()

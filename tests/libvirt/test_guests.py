@@ -17,7 +17,7 @@ from dhcp_station import ask_for_address
 from hosts import PrivateHost, wait_until
 from support.boot_sector import SIZE, make_disk
 
-from backend.errors import ConflictError, KCError
+from backend.errors import ConflictError, FailedError, KCError
 from backend.hypervisor import accelerator
 from backend.hypervisor.accelerator import probe
 from backend.hypervisor.host import LibvirtHost, open_hypervisor
@@ -183,6 +183,30 @@ def test_a_guest_on_a_network_that_is_down_does_not_start_and_says_why(
     hypervisor.ensure_running(plan.uid)
 
 
+def test_a_start_without_virtlogd_says_what_is_missing(
+    hypervisor: Hypervisor, private_host: PrivateHost, make: Callable[..., DomainPlan]
+) -> None:
+    plan = make()
+    hypervisor.ensure_defined(plan)
+    private_host.tell("signal virtlogd KILL")
+    try:
+        # An error of the daemon's own connection is not one of ours.
+        with pytest.raises(FailedError, match="virtlogd") as caught:
+            hypervisor.ensure_running(plan.uid)
+        assert "virtlogd -d" in caught.value.hint
+    finally:
+        private_host.tell("start virtlogd")
+    wait_until(lambda: starts(hypervisor, plan), "it starts once virtlogd answers")
+
+
+def starts(hypervisor: Hypervisor, plan: DomainPlan) -> bool:
+    try:
+        hypervisor.ensure_running(plan.uid)
+    except FailedError:
+        return False
+    return True
+
+
 def test_a_foreign_domains_name_and_disk_are_safe(
     hypervisor: Hypervisor, private_host: PrivateHost, make: Callable[..., DomainPlan], tmp_path: Path
 ) -> None:
@@ -221,6 +245,30 @@ def test_a_probe_tells_what_boots_from_what_does_not(
     monkeypatch.setattr(accelerator, "PROBE_SECONDS", 2.0)
     assert "did not boot" in probe(link, volumes.find_source(f"kc-{bad.uid}-base"), "x86_64", "qemu")
     wait_until(lambda: not any("kc-probe" in domain.name for domain in hypervisor.inventory()), "no probe is left")
+
+
+def test_a_verdict_is_found_once_and_kept(
+    hypervisor: Hypervisor, private_host: PrivateHost, make: Callable[..., DomainPlan], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # A machine on which what is probed works: here that is emulation.
+    monkeypatch.setattr(accelerator, "KVM", "qemu")
+    monkeypatch.setattr(accelerator, "has_virtualisation_flag", lambda: True)
+    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 8.0)
+    plan = make(make_disk(b"KC starter: up\r\n"))
+    arch = hypervisor.facts().arch
+    if not accelerator.KVM_DEVICE.exists():
+        pytest.skip("no /dev/kvm: nothing is probed")
+    assert hypervisor.facts().kvm_usable is None
+    assert isinstance(hypervisor, LibvirtHost)
+    assert hypervisor._accelerators.choose(arch, None).reason == "not proven yet"
+    assert hypervisor.accelerator(arch, f"kc-{plan.uid}-base") == "qemu"
+    assert hypervisor._accelerators.choose(arch, None).reason == ""
+    # Another process finds the verdict in the cache; with another host, kernel or boot it would probe again.
+    other = open_hypervisor(private_host.uri, "kc", tmp_path)
+    assert other.accelerator(arch, "kc-not-there") == "qemu"
+    assert other.facts().kvm_usable is False
+    other.close()
 
 
 def test_many_that_begin_at_once_share_one_pool_and_one_network(private_host: PrivateHost, tmp_path: Path) -> None:

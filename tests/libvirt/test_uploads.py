@@ -172,7 +172,7 @@ def test_an_upload_whose_daemon_dies_fails_and_is_told_from_a_whole_one(
 ) -> None:
     def report(done: int) -> None:
         if done == 3 << 20:
-            private_host.tell("signal KILL")
+            private_host.tell("signal libvirtd KILL")
 
     began = time.monotonic()
     try:
@@ -180,7 +180,7 @@ def test_an_upload_whose_daemon_dies_fails_and_is_told_from_a_whole_one(
             hypervisor.upload(name, source, SIZE, report=report)
         assert time.monotonic() - began < 10
     finally:
-        private_host.tell("start")
+        private_host.tell("start libvirtd")
         private_host.wait_for_daemon()
     assert hypervisor.find_volume(name) is None
     assert send(hypervisor, name, content).whole

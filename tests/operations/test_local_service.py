@@ -319,13 +319,14 @@ def test_waiting_has_a_limit(service: LocalService, host: MemoryHypervisor) -> N
         service.wait_until("web", "ready", timeout=5)
 
 
-def test_pages_go_through_the_whole_list_once(service: LocalService) -> None:
+@pytest.mark.parametrize("observe", [True, False])
+def test_pages_go_through_the_whole_list_once(service: LocalService, observe: bool) -> None:
     for index in range(7):
         settle(service, service.create(vm_document(f"vm-{index}", power="stopped")))
     names: list[str] = []
     after = ""
     while True:
-        page = service.list_documents("VM", limit=3, after=after)
+        page = service.list_documents("VM", limit=3, after=after, observe=observe)
         names += [item["name"] for item in page.items]
         after = page.next
         if not after:

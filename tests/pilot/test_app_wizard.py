@@ -250,9 +250,15 @@ async def test_a_creation_that_fails_leaves_no_row_and_is_told(tmp_path: Path):
         lab.host.fail = fail_with(FailedError("pool kc", "no space left", "free some"), "ensure_overlay")
         await press(pilot, "n", "enter", "enter", "enter", "=web", "enter", "enter")
         await see(pilot, "creating web failed")
+        await see(pilot, "n opens the wizard with everything as it was")
         await until(pilot, lambda: not app.screen_stack[0].table.rows, "no row is left")
         await press(pilot, "6", "enter")
         await see(pilot, "No space left.")
+        await press(pilot, "1", "n")
+        assert wizard(app).wizard.step.id == "review"
+        lab.host.fail = lambda _call: None
+        await press(pilot, "enter")
+        await see(pilot, r"web +running")
 
 
 async def test_the_key_in_the_home_folder_is_let_in_unless_it_is_switched_off(tmp_path: Path):

@@ -64,15 +64,29 @@ async def settle(pilot: Pilot[None]) -> None:
 
 async def press(pilot: Pilot[None], *keys: str) -> None:
     """Press keys, each after what the one before it did has settled; `=text` is typed in one go."""
+    driver = pilot.app._driver
+    assert driver is not None
     for key in keys:
         if key.startswith("=") and len(key) > 1:
-            driver = pilot.app._driver
-            assert driver is not None
             for sign in key[1:]:
                 driver.send_message(events.Key(_character_to_key(sign), sign))
         else:
-            await pilot.press(key)
+            driver.send_message(events.Key(key, _character_of(key)))
         await settle(pilot)
+
+
+def _character_of(key: str) -> str | None:
+    """Return the character that a key types; None where it types none."""
+    named = {
+        "space": " ",
+        "enter": "\r",
+        "tab": "\t",
+        "colon": ":",
+        "slash": "/",
+        "question_mark": "?",
+        "asterisk": "*",
+    }
+    return key if len(key) == 1 else named.get(key)
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
