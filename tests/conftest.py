@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.kc import URI, Kc, Result, run_kc
+
+
+@pytest.fixture(autouse=True)
+def close_services() -> Iterator[None]:
+    """Let go of the services that a test made: thousands of tests share one process and its descriptors."""
+    yield
+    module = sys.modules.get("support.memory_kc")
+    if module is not None:
+        module.close_services()
 
 
 @pytest.fixture

@@ -21,10 +21,21 @@ IMAGE_SPEC = {
 }  # fmt: skip
 
 
+_open: list[LocalService] = []
+
+
 def make_service(home: Path, hypervisor: MemoryHypervisor | None = None, *, operate: bool = True) -> LocalService:
     """Return a service on a store in `home`, as empty as a new KC."""
     settings = load_settings(environment={"KC_HOME": str(home)})
-    return LocalService(open_store(settings.store_url), hypervisor or MemoryHypervisor(), settings, operate=operate)
+    service = LocalService(open_store(settings.store_url), hypervisor or MemoryHypervisor(), settings, operate=operate)
+    _open.append(service)
+    return service
+
+
+def close_services() -> None:
+    """Close every service that a test has made; closing one again does nothing."""
+    while _open:
+        _open.pop().close()
 
 
 def settle(service: LocalService, accepted: Any) -> Document:

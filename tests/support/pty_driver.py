@@ -39,8 +39,10 @@ class Terminal:
 
     def pump(self, seconds: float) -> bool:
         """Take in what the program writes within `seconds`; False once it has ended."""
-        ready, _, _ = select.select([self.descriptor], [], [], seconds)
-        if not ready:
+        # Not `select`, which knows no descriptor beyond 1023.
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        if not poll.poll(seconds * 1000):
             return True
         try:
             data = os.read(self.descriptor, 65536)
