@@ -14,7 +14,7 @@ OVERLAP_SECONDS = 0.2
 
 def read_log(hypervisor: Hypervisor, document: Document, limit_bytes: int) -> bytes:
     """Return the last bytes of a VM's console log; b"" where it has never said anything."""
-    return hypervisor.read_volume(console_volume(document["uid"]), offset=-limit_bytes)
+    return hypervisor.read_log(console_volume(document["uid"]), limit_bytes)
 
 
 def open_console(hypervisor: Hypervisor, document: Document) -> ConsoleStream:

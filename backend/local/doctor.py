@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 from collections.abc import Iterator
@@ -79,7 +80,11 @@ def _check_kvm_device() -> Iterator[Finding]:
         status = device.stat()
     except OSError:
         return
-    if status.st_mode & GROUP_READ_WRITE != GROUP_READ_WRITE or status.st_gid == 0:
+    try:
+        group = grp.getgrnam("kvm").gr_gid
+    except KeyError:
+        return
+    if status.st_mode & GROUP_READ_WRITE != GROUP_READ_WRITE or status.st_gid != group:
         yield Finding(
             "/dev/kvm", "warning", "QEMU's user cannot open it, so libvirt probes it again and again: slow starts",
             "chgrp kvm /dev/kvm && chmod 660 /dev/kvm",
