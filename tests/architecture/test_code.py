@@ -12,7 +12,6 @@ MAXIMUM_FUNCTION_LINES = 50
 # FILE or FILE:FUNCTION -> why it may be longer.
 LONGER = {
     "kc_tui/terminal/parser.py:Parser.__init__": "four tables, one line a control or escape sequence",
-    "kc_tui/state/vms.py:build_entry": "one row of the list, field by field and without a branch",
 }
 # Where everything may be caught, and why.
 BOUNDARIES = {
