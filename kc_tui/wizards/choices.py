@@ -66,17 +66,26 @@ class Choices:
                 found[str(document.get("uid", ""))] = operation
         return found
 
-    def images(self) -> list[Option]:
-        """Return the images."""
+    def _is_known(self, kind: str) -> bool:
+        return kind in self.session.inventory.loaded
+
+    def images(self) -> list[Option] | None:
+        """Return the images; None before it is known which there are."""
+        if not self._is_known(IMAGE.name):
+            return None
         return list_images(self._documents(IMAGE.name), self._operations(IMAGE.name))
 
-    def networks(self, nics: Sequence[Nic], addressed: Mapping[str, Nic]) -> list[Option]:
-        """Return the networks; see `list_networks`."""
+    def networks(self, nics: Sequence[Nic], addressed: Mapping[str, Nic]) -> list[Option] | None:
+        """Return the networks, see `list_networks`; None before it is known which there are."""
+        if not self._is_known(NETWORK.name):
+            return None
         operations = self._operations(NETWORK.name)
         return list_networks(self._documents(NETWORK.name), operations, nics, addressed, self.session.glyphs)
 
-    def types(self, image: str) -> list[Option]:
-        """Return the machine types for an image."""
+    def types(self, image: str) -> list[Option] | None:
+        """Return the machine types for an image; None before it is known which there are."""
+        if not self._is_known(MACHINE_TYPE.name):
+            return None
         return list_types(self._documents(MACHINE_TYPE.name), self.session.inventory.find(IMAGE.name, image))
 
     def find_network(self, name: str) -> Document | None:

@@ -156,7 +156,7 @@ class NetworkPage(PickPage):
 
     def __init__(
         self,
-        options: Callable[[Sequence[Nic], Mapping[str, Nic]], list[Option]],
+        options: Callable[[Sequence[Nic], Mapping[str, Nic]], list[Option] | None],
         describe: Callable[[str], Sequence[Line]],
         find: Callable[[str], Document | None],
         glyphs: Glyphs,

@@ -25,7 +25,10 @@ from kc_tui.wizards.page import Page
 
 
 class PickPage(Page):
-    """A list at the left, what is under the cursor at the right."""
+    """A list at the left, what is under the cursor at the right.
+
+    `options` gives None as long as it is not known what there is; an enter that comes before is done then.
+    """
 
     TITLE: ClassVar[str] = ""
     NOUN: ClassVar[str] = ""
@@ -36,7 +39,7 @@ class PickPage(Page):
     def __init__(
         self,
         columns: Sequence[Column],
-        options: Callable[[], list[Option]],
+        options: Callable[[], list[Option] | None],
         describe: Callable[[str], Sequence[Line]],
         glyphs: Glyphs,
         *,
@@ -47,6 +50,9 @@ class PickPage(Page):
         self._describe = describe
         self._glyphs = glyphs
         self._options: dict[str, Option] = {}
+        self._wanted = ""
+        self._is_loading = False
+        self._is_eager = False
         self.typed = ""
         self._error = ""
         self.top = Static(markup=False, classes="page-title")
@@ -62,12 +68,14 @@ class PickPage(Page):
 
     def enter(self) -> None:
         """Show what can be chosen."""
-        self.typed = ""
+        self.typed = self._wanted = ""
+        self._is_eager = False
         self._show_options()
         self.table.focus()
 
     def choose(self, name: str) -> None:
-        """Put the cursor on one of them."""
+        """Put the cursor on one of them, or on the first."""
+        self._wanted = name
         if not self.table.move_to(name):
             self.table.action_cursor_top()
 
@@ -105,17 +113,25 @@ class PickPage(Page):
         )
 
     def _show_options(self) -> None:
-        options = self._list_options()
+        listed = self._list_options()
+        was_loading, self._is_loading = self._is_loading, listed is None
+        options = listed or []
         self._options = {option.name: option for option in options}
         found = [options[index] for index in rank(self.typed, [option.search for option in options])]
         rows = [option.row for option in found]
-        if not self.typed:
+        if not self.typed and not self._is_loading:
             new = new_row(self.NOUN)
             self._options[NEW] = new
             rows.append(new.row)
         self.table.show(rows)
+        has_come = was_loading and not self._is_loading
+        if has_come and not self.typed:
+            self.choose(self._wanted)
         self._show_top(len(found), len(options))
         self._show_selected()
+        if has_come and self._is_eager:
+            self._is_eager = False
+            self.submit()
 
     def _show_top(self, found: int = 0, total: int = 0) -> None:
         if self._error:
@@ -124,7 +140,8 @@ class PickPage(Page):
             count = Run(f"   {found} of {total}", Role.MUTED)
             self.top.update(draw_runs((Run(" / ", Role.ACCENT), Run(self.typed), Run("▏", Role.ACCENT), count)))
         else:
-            self.top.update(Content.styled(f" {self.TITLE}", "$muted"))
+            more = "   looking what there is…" if self._is_loading else ""
+            self.top.update(Content.styled(f" {self.TITLE}{more}", "$muted"))
 
     def _show_selected(self) -> None:
         row = self.table.row
@@ -161,6 +178,8 @@ class PickPage(Page):
                 self._type(self.typed + character)
         elif event.key == "space":
             self.press(" ")
+        elif event.key == "enter" and self._is_loading:
+            self._is_eager = True
         else:
             return
         event.stop()

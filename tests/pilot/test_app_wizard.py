@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from support.world import Lab
 
 from backend.errors import FailedError, UnreachableError
 from backend.hypervisor.memory import fail_with
+from backend.local import LocalService
+from backend.service import DocumentPage
+from backend.store.opening import open_store
 from kc_tui.application import KCApp
 from kc_tui.session import load_remembered
 from kc_tui.state.draft import Nic
@@ -49,6 +53,28 @@ async def test_six_control_keys_and_a_name_make_a_running_vm(tmp_path: Path):
         row = app.screen_stack[0].table.row
         assert row.cells[0].text == "web-1"
     assert made(lab, "web-1")["spec"]["parameters"] == {}
+
+
+async def test_enter_that_comes_before_the_lists_chooses_what_it_would_have_chosen_after(tmp_path: Path):
+    lab = Lab(tmp_path)
+    gate = threading.Event()
+
+    class Late(LocalService):
+        def list_documents(self, kind: str, **options: Any) -> DocumentPage:
+            if kind != "VM":
+                gate.wait(20)
+            return super().list_documents(kind, **options)
+
+    app = make_app(lab, factory=lambda: Late(open_store(lab.service.store.url), lab.host, lab.service.settings))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.screen.query("VirtualTable"), "the list")
+        await pilot.press("n")
+        await see(pilot, "looking what there is")
+        assert "+ new" not in read_text(app)
+        await pilot.press("enter")
+        gate.set()
+        await see(pilot, "◉ network")
+        assert wizard(app).draft.image == "starter"
 
 
 async def test_nothing_on_the_host_or_in_the_store_changes_before_the_last_enter(tmp_path: Path):
