@@ -18,7 +18,7 @@ RUN_PACKAGES := \
 	python3 python3-venv python3-pip python3-dev libvirt-dev gcc pkg-config \
 	dosfstools kmod mtools syslinux
 # What the tests drive besides, or make their samples with.
-TEST_PACKAGES := openssh-client openssh-server qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
+TEST_PACKAGES := openssh-client openssh-server openssl etcd-server etcd-client qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

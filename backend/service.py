@@ -6,7 +6,7 @@ thread; documents are plain JSON values (`backend.model.documents`); every error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from backend.model.documents import Document
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.hypervisor.plan import Sample
+    from backend.model.changes import Change
+    from backend.model.upkeep import Compaction, Fault
 
 
 class DocumentPage(NamedTuple):
@@ -36,8 +38,34 @@ class Accepted(NamedTuple):
     operation: Document | None
 
 
+class Version(NamedTuple):
+    """One kept version of a document: when (RFC 3339), who, why; `document` is None where it was deleted."""
+
+    version: int
+    at: str
+    by: str
+    message: str
+    document: Document | None
+
+
+class Preview(NamedTuple):
+    """What writing a document would do; `before` is None where it would make a new object.
+
+    `after` is the whole document as it would be written, `changes` the difference in metadata and spec, `effects` what
+    becomes of the object on the host, in lines for a person.
+    """
+
+    before: Document | None
+    after: Document
+    changes: list[Change]
+    effects: list[str]
+
+
 class Event(NamedTuple):
-    """One change: `type` is `created`, `updated`, `status` or `deleted`; `revision` resumes the feed after it."""
+    """One change: `type` is `created`, `updated`, `status` or `deleted`; `revision` resumes the feed after it.
+
+    With a selector, `left` says that a document matches no more.
+    """
 
     revision: int
     type: str
@@ -90,8 +118,14 @@ class Service(Protocol):
         (`status.foreign`, version 0, after the others). `everything` adds hidden objects.
         """
 
-    def get(self, kind: str, name: str, *, observe: bool = True) -> Document:
-        """Return one document; raise NotFoundError. An observed VM has its addresses from the guest agent too."""
+    def get(self, kind: str, name: str, *, observe: bool = True, version: int | None = None) -> Document:
+        """Return one document; raise NotFoundError. An observed VM has its addresses from the guest agent too.
+
+        With `version`, that version as it was, without a status; also of a deleted object.
+        """
+
+    def history(self, kind: str, name: str) -> list[Version]:
+        """Return the kept versions of an object, the oldest first; also of the one of that name deleted last."""
 
     def create(self, document: Document) -> Accepted:
         """Accept a new document (`kind`, `name`, `metadata`, `spec`); names taken raise ConflictError."""
@@ -99,8 +133,53 @@ class Service(Protocol):
     def check(self, document: Document) -> Document:
         """Return the document that `create` would accept, with references pinned; write nothing, touch nothing."""
 
-    def delete(self, kind: str, name: str, *, if_version: int | None = None, keep_disks: bool = False) -> Accepted:
-        """Delete an object and what it has on the host; an object in use raises ConflictError."""
+    def update(self, document: Document, *, if_version: int | None = None, message: str = "") -> Accepted:
+        """Accept another `metadata` and `spec` for the object of that kind and name; one that is left out stays.
+
+        `if_version`, or else the document's own `version`, must be the current one; else ConflictError (details:
+        `current`, the version). What KC filled in (uids, ids and MACs of NICs) is taken over where it is left out. What
+        cannot change raises RefusedError. Nothing new makes no version and no operation.
+        """
+
+    def preview(self, document: Document) -> Preview:
+        """Return what `create` or `update` would do with a document; raise what they would; write nothing."""
+
+    def rollback(
+        self, kind: str, name: str, version: int, *, if_version: int | None = None, message: str = ""
+    ) -> Accepted:
+        """Write a new version with the metadata and spec of an old one, and bring the object on the host to it."""
+
+    def undo(self, kind: str, name: str, *, if_version: int | None = None) -> Accepted:
+        """Take the newest change back: a new version that is as the one before it; done twice, it is a redo.
+
+        Raises ConflictError where there is but one version.
+        """
+
+    def restore(self, kind: str, name: str, *, uid: str = "", new_disks: bool = False) -> Accepted:
+        """Bring a deleted object back, of several of that name the one deleted last, or that of `uid`.
+
+        A VM comes back with its disks, to the power it had. Where they are gone already it raises ConflictError, unless
+        `new_disks` asks for new ones from its image.
+        """
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        if_version: int | None = None,
+        keep_disks: bool = False,
+        now: bool = False,
+        message: str = "",
+    ) -> Accepted:
+        """Delete an object; one in use raises ConflictError.
+
+        It goes to the trash (kind `Trash`): until its grace time has passed `restore` brings it back, a VM with its
+        disks. `now` skips that; `keep_disks` leaves a VM's disks in the pool for good.
+        """
+
+    def empty_trash(self, names: Sequence[str] | None = None) -> list[Accepted]:
+        """Remove deleted objects for good: those of these names (of `Trash` documents), or all."""
 
     def act(self, name: str, action: str, parameters: dict[str, Any] | None = None) -> Accepted:
         """Do `start`, `stop` (`{"force": bool}`) or `reboot` to a VM; nothing to do gives an operation of None."""
@@ -129,8 +208,13 @@ class Service(Protocol):
     def samples(self) -> list[Sample]:
         """Return the counters of all domains, by one bulk call that waits for no stuck one."""
 
-    def watch(self, kinds: Sequence[str] = (), *, since: int | None = None) -> Iterator[Event | None]:
-        """Yield changes after revision `since` (now by default), live states included; None at least every second."""
+    def watch(
+        self, kinds: Sequence[str] = (), *, since: int | None = None, selector: str = ""
+    ) -> Iterator[Event | None]:
+        """Yield changes after revision `since` (now by default), live states included; None at least every second.
+
+        Each stored change comes once and in order; raises ConflictError (detail `compacted`) where `since` is too old.
+        """
 
     def console(self, name: str) -> ConsoleStream:
         """Open a VM's serial console; what it has said so far comes first."""
@@ -146,6 +230,22 @@ class Service(Protocol):
 
     def diagnose(self) -> list[Finding]:
         """Return what works here and what does not; change nothing."""
+
+    # --- the store as a whole
+    def export(self) -> Iterator[Document]:
+        """Yield the whole store, history included, as JSON objects, from one moment."""
+
+    def load(self, records: Iterable[Document]) -> int:
+        """Take an export into an empty store, all or nothing; return the number of its entries."""
+
+    def check_store(self, *, repair: bool = False) -> list[Fault]:
+        """Verify the store; with `repair` make again what follows from its versions."""
+
+    def compact_store(self) -> Compaction:
+        """Drop the history that is to be kept no longer, and give its room back."""
+
+    def copy_store(self, source: str, target: str) -> int:
+        """Copy all of one store (`tinydb:PATH`, `etcd://…`) into another, which must be empty; return the entries."""
 
     def close(self) -> None:
         """Let go of everything; operations that still run are left to the next KC process."""

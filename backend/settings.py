@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from backend.errors import NotFoundError, RefusedError
+from backend.model.kinds import find_kind
 from backend.paths import Paths, find_paths
+from backend.store.protocol import EtcdOptions, Retention, Retentions
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -17,6 +19,7 @@ class Settings(NamedTuple):
     """The settings of one run: the environment first, then the chosen profile, then the defaults.
 
     `libvirt_uri` is empty where KC is to find one by itself; `url` names a remote instance, empty for an embedded KC.
+    `grace_hours` is how long a deleted object can be brought back with its disks.
     """
 
     paths: Paths
@@ -29,6 +32,9 @@ class Settings(NamedTuple):
     keys: Mapping[str, list[str]] = _EMPTY
     ui: Mapping[str, Any] = _EMPTY
     profiles: Mapping[str, dict[str, Any]] = _EMPTY
+    grace_hours: float = 24.0
+    retentions: Retentions = Retentions()
+    etcd: EtcdOptions = EtcdOptions()
 
     @property
     def store_url(self) -> str:
@@ -54,6 +60,38 @@ def _table(config: dict[str, Any], name: str, paths: Paths) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RefusedError(f"settings {paths.config_file}", f"[{name}] is not a table", "write it as a table")
     return value
+
+
+def _number(table: Mapping[str, Any], name: str, default: float, paths: Paths) -> float:
+    value = table.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:  # noqa: PLR2004 - sense
+        raise RefusedError(f"settings {paths.config_file}", f"{name} is no number from 0 on", "write one")
+    return value
+
+
+def _read_retention(table: Mapping[str, Any], default: Retention, paths: Paths) -> Retention:
+    return Retention(
+        versions=max(1, int(_number(table, "versions", default.versions, paths))),
+        days=_number(table, "days", default.days, paths),
+        deleted_days=_number(table, "deletedDays", default.deleted_days, paths),
+    )
+
+
+def _read_retentions(config: dict[str, Any], paths: Paths) -> Retentions:
+    history = _table(config, "history", paths)
+    default = _read_retention(history, Retention(), paths)
+    kinds = {
+        find_kind(word).name: _read_retention(_table(history, word, paths), default, paths)
+        for word, value in history.items()
+        if isinstance(value, dict)
+    }
+    return Retentions(default, kinds)
+
+
+def _read_etcd(config: dict[str, Any], variables: Mapping[str, str], paths: Paths) -> EtcdOptions:
+    table = _table(config, "etcd", paths)
+    words = {name: str(table.get(name, "")) for name in ("ca", "certificate", "key", "user")}
+    return EtcdOptions(**words, password=variables.get("KC_ETCD_PASSWORD", ""))
 
 
 def load_settings(profile: str = "", environment: dict[str, str] | None = None) -> Settings:
@@ -84,4 +122,7 @@ def load_settings(profile: str = "", environment: dict[str, str] | None = None) 
         keys=keys,
         ui=_table(config, "ui", paths),
         profiles=profiles,
+        grace_hours=_number(_table(config, "trash", paths), "hours", 24.0, paths),
+        retentions=_read_retentions(config, paths),
+        etcd=_read_etcd(config, variables, paths),
     )

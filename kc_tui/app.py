@@ -70,7 +70,7 @@ def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable
     remembered = load_remembered(data)
     looks = _choose_looks(settings, remembered.theme)
     host = settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, socket.gethostname())
-    app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home()), looks, remembered)
+    app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home(), settings.grace_hours), looks, remembered)
     app.run(mouse=bool(settings.ui.get("mouse", True)))
     if app.session.inventory.active_operations:
         sys.stderr.write("kc: what is under way goes on in the background; see kc op list\n")
@@ -88,7 +88,6 @@ def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable
 def _choose_looks(settings: Settings, theme: str) -> Looks:
     from kc_tui.command_app import Looks  # noqa: PLC0415 - Textual
     from kc_tui.commands import build_keymap  # noqa: PLC0415
-    from kc_tui.extra_commands import FULL_REGISTRY  # noqa: PLC0415
     from kc_tui.state.glyphs import choose_glyphs  # noqa: PLC0415
     from kc_tui.theming import load_themes  # noqa: PLC0415
 
@@ -96,7 +95,7 @@ def _choose_looks(settings: Settings, theme: str) -> Looks:
         os.environ,
         themes=load_themes(settings.paths.config / "themes"),
         theme=theme or str(settings.ui.get("theme", "")),
-        keymap=build_keymap(settings.keys, FULL_REGISTRY),
+        keymap=build_keymap(settings.keys),
         glyphs=choose_glyphs(os.environ, str(settings.ui.get("glyphs", "auto"))),
     )
 

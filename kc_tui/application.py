@@ -19,7 +19,7 @@ from textual.screen import Screen
 
 from backend.errors import FailedError, RefusedError
 from backend.model.documents import Document, format_time
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM
 from backend.service import Service
 from kc_tui.command_app import STYLES, CommandApp, Looks
 from kc_tui.commands import Context
@@ -32,6 +32,7 @@ from kc_tui.messages import (
     FeedChanged,
     MastheadWanted,
     OpenConsole,
+    OpenHistory,
     OpenObject,
     OpenWizard,
     ShowObject,
@@ -55,6 +56,7 @@ _SECTION_OF: Final = {
     NETWORK.name: "networks",
     MACHINE_TYPE.name: "types",
     OPERATION.name: "activity",
+    TRASH.name: "trash",
 }
 
 _log = logging.getLogger(__name__)
@@ -62,11 +64,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setting:
-    """Where KC runs: `host` is what the header calls it, `data` where things are kept, `home` the user's folder."""
+    """Where KC runs: `host` is what the header calls it, `data` where things are kept, `home` the user's folder.
+
+    `grace_hours` is how long the trash keeps things.
+    """
 
     host: str
     data: Path
     home: Path
+    grace_hours: float = 24.0
 
 
 class KCApp(CommandApp):
@@ -109,6 +115,7 @@ class KCApp(CommandApp):
             host=self._setting.host,
             glyphs=self.glyphs,
             clock=self._clock,
+            grace_hours=self._setting.grace_hours,
         )
         self.loader = Loader(
             self.session,
@@ -166,6 +173,7 @@ class KCApp(CommandApp):
         # Only the first section is needed for the first picture.
         from kc_tui.screens.activity import ActivityScreen  # noqa: PLC0415
         from kc_tui.screens.others import ImagesScreen, NetworksScreen, TypesScreen  # noqa: PLC0415
+        from kc_tui.screens.trash import TrashScreen  # noqa: PLC0415
 
         made: dict[str, type[SectionScreen[Any]]] = {
             "vms": VMsScreen,
@@ -173,6 +181,7 @@ class KCApp(CommandApp):
             "networks": NetworksScreen,
             "types": TypesScreen,
             "activity": ActivityScreen,
+            "trash": TrashScreen,
         }
         return made[section](self.session)
 
@@ -279,6 +288,10 @@ class KCApp(CommandApp):
         """Show what KC did and is doing."""
         await self.show_section("activity")
 
+    async def do_section_trash(self, _context: Context) -> None:
+        """Show what was deleted."""
+        await self.show_section("trash")
+
     @on(Head.SectionPressed)
     async def _section_pressed(self, event: Head.SectionPressed) -> None:
         await self.show_section(event.section)
@@ -321,6 +334,13 @@ class KCApp(CommandApp):
 
         if event.kind == VM.name and not isinstance(self.screen, VMScreen):
             self.push_screen(VMScreen(self.session, event.uid, event.page))
+
+    def on_open_history(self, event: OpenHistory) -> None:
+        """Open the history of an object."""
+        from kc_tui.screens.history import HistoryScreen  # noqa: PLC0415 - not for the first picture
+
+        if not isinstance(self.screen, HistoryScreen):
+            self.push_screen(HistoryScreen(self.session, event.kind, event.name, event.uid))
 
     async def on_show_object(self, event: ShowObject) -> None:
         """Put the cursor on an object in its list."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from backend.model.documents import Document
-from backend.text import sanitise_tree
+from backend.text import sanitise, sanitise_lines, sanitise_tree
+
+if TYPE_CHECKING:
+    from backend.model.changes import Change
 
 _SHORT: Final = 4096
 """Characters: no string within a text of that length needs to be cut."""
@@ -25,3 +28,25 @@ def clean(document: Cleaned) -> Cleaned:
         return document
     cleaned: Cleaned = sanitise_tree(document)
     return cleaned
+
+
+def clean_changes(changes: list[Change]) -> list[Change]:
+    """Return differences fit for a terminal; texts keep their lines."""
+    return [
+        change._replace(
+            path=tuple(sanitise(step) if isinstance(step, str) else step for step in change.path),
+            old=_clean_lines(change.old),
+            new=_clean_lines(change.new),
+        )
+        for change in changes
+    ]
+
+
+def _clean_lines(value: Any) -> Any:
+    if isinstance(value, str):
+        return sanitise_lines(value)
+    if isinstance(value, dict):
+        return {sanitise(key): _clean_lines(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean_lines(item) for item in value]
+    return value

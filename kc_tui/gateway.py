@@ -14,17 +14,23 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from textual.message import Message
 
 from backend.errors import ConflictError, FailedError, KCError, UnreachableError
-from backend.service import Accepted, DocumentPage, Event, Service
+from backend.model.documents import is_readable
+from backend.model.kinds import find_kind
+from backend.service import Accepted, DocumentPage, Event, Preview, Service
 from backend.text import sanitise
-from kc_tui.cleaning import clean
+from kc_tui.cleaning import clean, clean_changes
 from kc_tui.console_link import ConsoleLink
 from kc_tui.messages import DocumentsChanged, FeedChanged, Link
+from kc_tui.state.formatting import pluralise
 from kc_tui.state.samples import Counters
+
+if TYPE_CHECKING:
+    from kc_tui.state.versions import Timeline
 
 Result = TypeVar("Result")
 Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
@@ -107,10 +113,14 @@ class Gateway:
 
         def work(service: Service) -> DocumentPage:
             page = service.list_documents(kind, observe=observe, limit=limit)
-            return page._replace(
-                items=[clean(document) for document in page.items],
-                warnings=[sanitise(warning, 400) for warning in page.warnings],
-            )
+            # What a newer KC wrote has a shape that no screen knows.
+            known = [document for document in page.items if is_readable(document)]
+            left_out = len(page.items) - len(known)
+            warnings = [sanitise(warning, 400) for warning in page.warnings]
+            if left_out:
+                title = pluralise(left_out, find_kind(kind).title)
+                warnings.append(f"{title} not shown: a newer KC wrote it; see kc {find_kind(kind).command} list")
+            return page._replace(items=[clean(document) for document in known], warnings=warnings)
 
         return await self.call(work, lane="host" if observe else "store")
 
@@ -118,6 +128,30 @@ class Gateway:
         """Return what a change made, fit for a terminal."""
         accepted = await self.call(work)
         return Accepted(clean(accepted.document), clean(accepted.operation))
+
+    async def change_all(self, work: Callable[[Service], list[Accepted]]) -> list[Accepted]:
+        """Return what several changes made, fit for a terminal."""
+        return [Accepted(clean(made.document), clean(made.operation)) for made in await self.call(work)]
+
+    async def history(self, kind: str, name: str) -> Timeline:
+        """Return the history of an object; it gives out nothing that is not fit for a terminal."""
+        from kc_tui.state.versions import Timeline  # noqa: PLC0415 - not for the first picture
+
+        return await self.call(lambda service: Timeline(service.history(kind, name)), lane="store")
+
+    async def preview(self, work: Callable[[Service], Preview]) -> Preview:
+        """Return what a change would do, fit for a terminal."""
+
+        def look(service: Service) -> Preview:
+            preview = work(service)
+            return Preview(
+                clean(preview.before),
+                clean(preview.after),
+                clean_changes(preview.changes),
+                [sanitise(effect, 400) for effect in preview.effects],
+            )
+
+        return await self.call(look)
 
     async def cancel(self, operation: str) -> None:
         """Ask an operation to end and undo itself."""
@@ -225,6 +259,8 @@ class Gateway:
         self._on_loop(lambda: self._post(FeedChanged(link, why)))
 
     def _collect(self, event: Event) -> None:
+        if not is_readable(event.document):
+            return
         event = event._replace(document=clean(event.document))
         key = (str(event.document.get("kind", "")), str(event.document.get("uid", "")))
         with self._guard:

@@ -8,13 +8,15 @@ from typing import Final
 
 from backend.errors import KCError
 from backend.model.documents import Document
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM
 from backend.service import DocumentPage
 from kc_tui.messages import DocumentsChanged, FeedChanged, Link
 from kc_tui.session import Session
 
 FIRST_PAGE: Final = 60
 """VMs that are read before the others: what the first picture needs."""
+_STORED: Final = (OPERATION.name, IMAGE.name, NETWORK.name, MACHINE_TYPE.name, TRASH.name)
+"""What the store alone knows all about, in the order in which it is needed."""
 Changed = dict[str, set[str]]
 
 
@@ -56,7 +58,7 @@ class Loader:
                 inventory.replace(VM.name, await gateway.list_documents(VM.name, observe=False))
                 self._show(None)
             gateway.watch(first.revision)
-            for kind in (OPERATION.name, IMAGE.name, NETWORK.name, MACHINE_TYPE.name):
+            for kind in _STORED:
                 inventory.replace(kind, await gateway.list_documents(kind, observe=False))
             await gateway.resume()
         except KCError as error:
@@ -88,7 +90,7 @@ class Loader:
 
     async def reload(self) -> None:
         """Read everything again after the feed was broken."""
-        for kind in (OPERATION.name, IMAGE.name, NETWORK.name, MACHINE_TYPE.name):
+        for kind in _STORED:
             try:
                 page = await self._session.gateway.list_documents(kind, observe=False)
             except KCError as error:

@@ -68,6 +68,16 @@ class OpenObject(Message):
         self.page = page
 
 
+class OpenHistory(Message):
+    """The user wants the versions of an object, one that was deleted too (`uid` is then that of none there is)."""
+
+    def __init__(self, kind: str, name: str, uid: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.name = name
+        self.uid = uid
+
+
 class MastheadWanted(Message):
     """A screen came to the front and wants the lines at its top."""
 

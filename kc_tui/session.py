@@ -41,7 +41,8 @@ class LinkState:
 class Session:
     """Shared state; used on the event loop's thread only.
 
-    `host` is the name that the header shows, `folder` where things are remembered, `clock` gives Unix seconds.
+    `host` is the name that the header shows, `folder` where things are remembered, `clock` gives Unix seconds,
+    `grace_hours` is how long the trash keeps things.
     """
 
     ERRORS: ClassVar[str] = "errors"
@@ -56,8 +57,11 @@ class Session:
         host: str,
         glyphs: Glyphs,
         clock: Callable[[], float] = time.time,
+        grace_hours: float = 24.0,
     ) -> None:
         self.gateway = gateway
+        self.folder = folder
+        self.grace_hours = grace_hours
         self.remembered = remembered
         self.host = host
         self.glyphs = glyphs

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from backend.errors import RefusedError
 from backend.hypervisor.plan import DiskPlan, DomainOwner, DomainPlan, NicPlan
-from backend.hypervisor.xml import NAMESPACE, clean, element, escape_json, parse, render
+from backend.hypervisor.xml import NAMESPACE, attribute, clean, element, escape_json, parse, render
 from backend.text import sanitise
 
 # Root ports that stay free, so that NICs and disks can be added to a running guest.
-SPARE_PORTS = 6
+SPARE_PORTS = 8
 BALLOON_SECONDS = 10
 SERIAL_LENGTH = 20
 GIC3_CPUS = 8
@@ -37,6 +37,13 @@ class Placement(NamedTuple):
     console_log: str
 
 
+class Place(NamedTuple):
+    """Where a device is on the guest's PCI bus: what its guest names it after."""
+
+    bus: int
+    slot: int = 0
+
+
 class _Machine(NamedTuple):
     """What differs between the architectures."""
 
@@ -56,9 +63,12 @@ _MACHINES = {
 ARCHITECTURES = tuple(_MACHINES)
 
 
-def build_domain(plan: DomainPlan, placement: Placement, cpu_model: str = "") -> str:
+def build_domain(
+    plan: DomainPlan, placement: Placement, cpu_model: str = "", places: Mapping[str, Place] | None = None
+) -> str:
     """Return the domain's XML; `cpu_model` replaces the host's own model under KVM where that does not start.
 
+    `places` are where devices stay, by `place_key`; libvirt finds a place for the others.
     Raises RefusedError for an architecture or firmware that this driver does not know.
     """
     machine = _MACHINES.get(plan.arch)
@@ -73,10 +83,10 @@ def build_domain(plan: DomainPlan, placement: Placement, cpu_model: str = "") ->
             element("name", text=plan.name),
             element("uuid", text=plan.uid),
             element("description", text=sanitise(plan.description)) if plan.description else None,
-            element("metadata", _label(plan)),
+            element("metadata", build_label(plan)),
             element("memory", text=memory, unit="MiB"),
             element("currentMemory", text=memory, unit="MiB"),
-            element("vcpu", text=str(plan.cpus), placement="static"),
+            _vcpu(plan),
             _system(plan, machine),
             _features(plan),
             _cpu(plan, machine, cpu_model),
@@ -85,7 +95,7 @@ def build_domain(plan: DomainPlan, placement: Placement, cpu_model: str = "") ->
             element("on_reboot", text="restart"),
             element("on_crash", text="destroy"),
             _suspending(plan),
-            element("devices", *_devices(plan, placement, machine)),
+            element("devices", *_keep_places(_devices(plan, placement, machine, places or {}), places or {})),
             type=plan.accelerator,
         )
     )
@@ -102,8 +112,8 @@ def read_owner(label: str) -> DomainOwner:
     )
 
 
-def _label(plan: DomainPlan) -> Element:
-    """Return what survives the loss of KC's store; libvirt keeps it word for word."""
+def build_label(plan: DomainPlan) -> Element:
+    """Return KC's element of the metadata, what survives the loss of KC's store; libvirt keeps it word for word."""
     attributes = {
         "uid": plan.uid,
         "name": plan.name,
@@ -127,6 +137,17 @@ def _system(plan: DomainPlan, machine: _Machine) -> Element:
     return element("os", kind, features, firmware="efi")
 
 
+def _maximum_cpus(plan: DomainPlan) -> int:
+    # The machine of the other architecture takes no CPUs while it runs.
+    return max(plan.cpus, plan.max_cpus) if plan.arch == "x86_64" else plan.cpus
+
+
+def _vcpu(plan: DomainPlan) -> Element:
+    maximum = _maximum_cpus(plan)
+    current = str(plan.cpus) if maximum > plan.cpus else ""
+    return element("vcpu", text=str(maximum), placement="static", current=current)
+
+
 def _features(plan: DomainPlan) -> Element:
     if plan.arch == "x86_64":
         return element("features", element("acpi"), element("apic"))
@@ -135,7 +156,7 @@ def _features(plan: DomainPlan) -> Element:
 
 
 def _cpu(plan: DomainPlan, machine: _Machine, model: str) -> Element:
-    topology = element("topology", sockets="1", dies="1", cores=str(plan.cpus), threads="1")
+    topology = element("topology", sockets="1", dies="1", cores=str(_maximum_cpus(plan)), threads="1")
     if plan.accelerator == "kvm":
         if model:
             return _named_cpu(model, topology)
@@ -170,14 +191,16 @@ def _suspending(plan: DomainPlan) -> Element | None:
     return element("pm", element("suspend-to-mem", enabled="no"), element("suspend-to-disk", enabled="no"))
 
 
-def _devices(plan: DomainPlan, placement: Placement, machine: _Machine) -> Iterator[Element]:
+def _devices(
+    plan: DomainPlan, placement: Placement, machine: _Machine, places: Mapping[str, Place]
+) -> Iterator[Element]:
     for index, (disk, chain) in enumerate(zip(plan.disks, placement.disks, strict=True)):
         yield _disk(disk, chain, index)
     if placement.seed is not None:
         yield _seed(placement.seed, machine)
-    yield from _controllers(plan, machine)
+    yield from _controllers(plan, machine, max((place.bus for place in places.values()), default=0))
     for nic in plan.nics:
-        yield _interface(nic)
+        yield build_interface(nic)
     log = element("log", file=placement.console_log, append="on") if placement.console_log else None
     yield element("serial", log, element("target", port="0"), type="pty")
     yield element("console", element("target", type="serial", port="0"), type="pty")
@@ -190,14 +213,33 @@ def _devices(plan: DomainPlan, placement: Placement, machine: _Machine) -> Itera
     yield element("rng", element("backend", text="/dev/urandom", model="random"), model="virtio")
 
 
-def _controllers(plan: DomainPlan, machine: _Machine) -> Iterator[Element]:
+def place_key(device: Element) -> str:
+    """Return what a device is known by from one definition to the next: a disk's path, a NIC's MAC, else its kind."""
+    if device.tag == "disk":
+        source = device.find("source")
+        return (source.get("file") or source.get("dev") or "") if source is not None else ""
+    if device.tag == "interface":
+        return attribute(device, "mac", "address").lower()
+    return " ".join(filter(None, (device.tag, device.get("type", ""), device.get("index", ""))))
+
+
+def _keep_places(devices: Iterable[Element], places: Mapping[str, Place]) -> Iterator[Element]:
+    for device in devices:
+        place = places.get(place_key(device))
+        if place is not None:
+            device.append(build_address(place))
+        yield device
+
+
+def _controllers(plan: DomainPlan, machine: _Machine, last_bus: int) -> Iterator[Element]:
     yield element("controller", type="usb", model="none")
+    yield element("controller", type="virtio-serial", index="0")
     if machine.seed_bus == "scsi" and plan.seed:
         yield element("controller", type="scsi", index="0", model="virtio-scsi")
     # A port each for disks, NICs, the agent's channel, the balloon, the random numbers, and what else a machine needs.
     fixed = 3 + (1 if plan.seed else 0) + (1 if machine.video == "virtio" else 0)
     yield element("controller", type="pci", index="0", model="pcie-root")
-    for index in range(len(plan.disks) + len(plan.nics) + fixed + SPARE_PORTS):
+    for index in range(max(len(plan.disks) + len(plan.nics) + fixed + SPARE_PORTS, last_bus)):
         yield element("controller", type="pci", index=str(index + 1), model="pcie-root-port")
 
 
@@ -211,7 +253,8 @@ def _disk(plan: DiskPlan, chain: tuple[Source, ...], index: int) -> Element:
         element("target", dev=f"vd{_letters(index)}", bus="virtio"),
         element("serial", text=serial) if serial else None,
         element("boot", order=str(index + 1)),
-        _alias(plan.id),
+        # A NIC may have the same id.
+        _alias(plan.id and f"disk-{plan.id}"),
         type="block" if chain[0].is_block else "file",
         device="disk",
     )
@@ -248,7 +291,8 @@ def _seed(source: Source, machine: _Machine) -> Element:
     )
 
 
-def _interface(plan: NicPlan) -> Element:
+def build_interface(plan: NicPlan) -> Element:
+    """Return a NIC."""
     source = None
     kind = "user"
     if plan.bridge:
@@ -264,6 +308,12 @@ def _interface(plan: NicPlan) -> Element:
         _alias(plan.id),
         type=kind,
     )
+
+
+def build_address(place: Place) -> Element:
+    """Return a place as libvirt has it."""
+    bus, slot = f"0x{place.bus:02x}", f"0x{place.slot:02x}"
+    return element("address", type="pci", domain="0x0000", bus=bus, slot=slot, function="0x0")
 
 
 def _alias(name: str) -> Element | None:

@@ -7,9 +7,10 @@ import time
 import libvirt
 
 from backend.errors import ConflictError, NotFoundError, TimedOutError
-from backend.hypervisor.domain_xml import Placement, build_domain, read_owner
+from backend.hypervisor.domain_xml import Place, Placement, build_domain, read_owner
 from backend.hypervisor.errors import is_code
 from backend.hypervisor.link import Link
+from backend.hypervisor.live_xml import choose_places, read_places
 from backend.hypervisor.plan import DomainOwner, DomainPlan, ObservedDomain
 from backend.hypervisor.states import describe
 from backend.hypervisor.xml import NAMESPACE
@@ -96,18 +97,24 @@ class Domains:
 
     def ensure_defined(self, plan: DomainPlan, placement: Placement, cpu_model: str = "") -> None:
         """Define the domain, or define it anew; raise ConflictError where the name or the uuid is another's."""
-        xml = build_domain(plan, placement, cpu_model)
+        build_domain(plan, placement, cpu_model)  # a plan that cannot be is refused before the host is asked
         what = f"VM {plan.name}"
 
         def define(connection: libvirt.virConnect) -> None:
             existing = find(connection, plan.uid)
             if existing is not None:
-                _check_owner(what, _read_owner(existing), plan.owner)
+                self.check_owner(existing, plan)
             _check_name(connection, what, plan)
+            named = plan
             if existing is not None and existing.name() != plan.name:
-                existing.rename(plan.name)
+                if existing.isActive():
+                    # libvirt renames none that is on; it gets its name when it is defined before its next start.
+                    named = plan._replace(name=existing.name())
+                else:
+                    existing.rename(plan.name)
+            places = _read_places(existing) if existing is not None else {}
             try:
-                connection.defineXML(xml)
+                connection.defineXML(build_domain(named, placement, cpu_model, places))
             except libvirt.libvirtError:
                 # Another process may have taken the name since.
                 _check_name(connection, what, plan)
@@ -115,6 +122,10 @@ class Domains:
 
         self._link.control(what, define, DEFINE_SECONDS)
         self._names[plan.uid] = plan.name
+
+    def check_owner(self, domain: libvirt.virDomain, plan: DomainPlan) -> None:
+        """Raise ConflictError where a domain is another's than the plan's."""
+        _check_owner(f"VM {plan.name}", _read_owner(domain), plan.owner)
 
     def ensure_running(self, uid: str) -> None:
         """Start the domain, or wake it, unless it runs."""
@@ -215,6 +226,12 @@ class Domains:
         except libvirt.libvirtError:
             if domain.isActive():
                 raise
+
+
+def _read_places(domain: libvirt.virDomain) -> dict[str, Place]:
+    """Return where the devices of a domain stay: where its guest sees them now, else where it will."""
+    next_start = read_places(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    return choose_places(read_places(domain.XMLDesc()), next_start) if domain.isActive() else next_start
 
 
 def _look(domain: libvirt.virDomain) -> ObservedDomain:

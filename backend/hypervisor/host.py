@@ -189,6 +189,15 @@ class LibvirtHost:
         model = self._accelerators.choose(plan.arch, None).cpu_model if plan.accelerator == "kvm" else ""
         self._domains.ensure_defined(plan, self._volumes.place(plan), model)
 
+    def apply_live(self, plan: DomainPlan) -> tuple[str, ...]:
+        """Bring a domain that is on near to the plan; return what waits for its next start."""
+        observed = self._domains.observe(plan.uid)
+        if observed is None or observed.power in ("stopped", "crashed"):
+            return ()
+        from backend.hypervisor.live import LiveChange
+
+        return LiveChange(self._link, self._domains, plan, self._volumes.place(plan)).apply()
+
     def ensure_running(self, uid: str) -> None:
         """Start the domain unless it runs."""
         self._domains.ensure_running(uid)
@@ -243,6 +252,10 @@ class LibvirtHost:
     def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
         """Define and start the network."""
         return self._networks.ensure(plan)
+
+    def replace_network(self, plan: NetworkPlan) -> ObservedNetwork:
+        """Make the network match a changed plan."""
+        return self._networks.replace(plan)
 
     def ensure_network_started(self, name: str) -> ObservedNetwork:
         """Start an existing network."""

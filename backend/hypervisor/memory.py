@@ -6,22 +6,19 @@ libvirt; the conformance suite holds it to what the real one does.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import BinaryIO
 
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, RefusedError
 from backend.hypervisor.memory_guest import MemoryConsole, MemoryDomain
-from backend.hypervisor.network_xml import build_network, find_clash
+from backend.hypervisor.memory_networks import MemoryNetworks
 from backend.hypervisor.plan import (
     Address,
     DomainOwner,
     DomainPlan,
     HostFacts,
-    NetworkPlan,
     ObservedDomain,
-    ObservedNetwork,
     Sample,
     Volume,
 )
@@ -33,7 +30,7 @@ CHUNK_BYTES = 1 << 20
 OVERLAY_BYTES = 196_608
 
 
-class MemoryHypervisor:
+class MemoryHypervisor(MemoryNetworks):
     """One host in memory.
 
     `fail` may be set to a function that is called with each call's name and raises what is to go wrong. `boot_text` is
@@ -42,24 +39,13 @@ class MemoryHypervisor:
     """
 
     def __init__(self, *, capacity_bytes: int = 1 << 40) -> None:
+        super().__init__()
         self.uri = "memory:///"
-        self.domains: dict[str, MemoryDomain] = {}
-        self.networks: dict[str, ObservedNetwork] = {}
         self.volumes: dict[str, tuple[Volume, bytes]] = {}
         self.capacity_bytes = capacity_bytes
-        self.fail: Callable[[str], None] = lambda _call: None
         self.boot_text = b"KC starter: up\r\n# "
         self.boots = True
         self._bases: dict[str, str] = {}
-        self._hints: list[Hint] = []
-        self._guard = threading.RLock()
-
-    def _enter(self, call: str) -> None:
-        self.fail(call)
-
-    def _tell(self, kind: str, uid: str) -> None:
-        for hint in list(self._hints):
-            hint(kind, uid)
 
     def _domain(self, uid: str) -> MemoryDomain:
         try:
@@ -119,7 +105,7 @@ class MemoryHypervisor:
     def owner_of(self, uid: str) -> DomainOwner:
         """Return who made a domain."""
         self._enter("owner_of")
-        plan = self._domain(uid).plan
+        plan = self._domain(uid).now()
         return DomainOwner() if plan is None else DomainOwner(plan.owner, plan.owner_label, plan.version)
 
     def ensure_defined(self, plan: DomainPlan) -> None:
@@ -137,8 +123,35 @@ class MemoryHypervisor:
             if domain is None:
                 self.domains[plan.uid] = MemoryDomain(plan.uid, plan.name, plan)
             else:
-                domain.plan, domain.name = plan, plan.name
+                domain.define(plan)
         self._tell("domain", plan.uid)
+
+    def apply_live(self, plan: DomainPlan) -> tuple[str, ...]:
+        """Bring a domain that is on near to the plan; a guest that has booted has addresses on new NICs at once."""
+        self._enter("apply_live")
+        with self._guard:
+            domain = self.domains.get(plan.uid)
+            if domain is None or not domain.is_on:
+                return ()
+            domain.check_owner(plan.owner)
+            present = {(nic.mac, nic.network) for nic in (domain.now() or plan).nics}
+            for nic in plan.nics:
+                if (nic.mac, nic.network) not in present and nic.network and nic.network not in self.networks:
+                    raise NotFoundError(f"network {nic.network}", "the host has no such libvirt network")
+            waiting = domain.apply(plan)
+            if domain.agent:
+                known = {address.mac: address for address in domain.addresses}
+                domain.addresses = []
+                for nic in plan.nics:
+                    domain.addresses.append(known.get(nic.mac) or self._give_address(nic.mac))
+        self._tell("domain", plan.uid)
+        return waiting
+
+    def _give_address(self, mac: str) -> Address:
+        taken = {address.address for domain in self.domains.values() for address in domain.addresses}
+        numbers = range(len(self.domains), len(self.domains) + 25_000)
+        free = (f"192.168.{150 + number // 250 % 100}.{2 + number % 250}" for number in numbers)
+        return Address(next(address for address in free if address not in taken), 24, "ipv4", mac, "lease")
 
     def _check_volumes(self, plan: DomainPlan) -> None:
         for name in (plan.seed, *(name for disk in plan.disks for name in (disk.volume, disk.base_volume))):
@@ -158,15 +171,16 @@ class MemoryHypervisor:
             was_paused = domain.power == "paused"
             domain.power, domain.reason = "running", ""
             if domain.plan is not None and not was_paused:
+                domain.live, domain.name = domain.plan, domain.plan.name
                 self._boot(domain, domain.plan)
         self._tell("domain", uid)
 
     def _boot(self, domain: MemoryDomain, plan: DomainPlan) -> None:
         self.say(domain.uid, self.boot_text)
         if self.boots:
-            domain.agent = True
-            host = 2 + len(self.domains) % 250
-            domain.addresses = [Address(f"192.168.150.{host}", 24, "ipv4", nic.mac, "lease") for nic in plan.nics]
+            domain.agent, domain.addresses = True, []
+            for nic in plan.nics:
+                domain.addresses.append(self._give_address(nic.mac))
 
     def say(self, uid: str, text: bytes) -> None:
         """Have a guest say something on its console."""
@@ -199,6 +213,7 @@ class MemoryHypervisor:
             if power != "running":
                 domain.agent, domain.addresses = False, []
             if power in ("stopped", "crashed"):
+                domain.live = None
                 domain.end_console()
         self._tell("domain", uid)
 
@@ -263,58 +278,6 @@ class MemoryHypervisor:
         now = time.monotonic()
         with self._guard:
             return [_sample(domain, now) for domain in self.domains.values()]
-
-    # --- networks
-    def list_networks(self) -> list[ObservedNetwork]:
-        """Return every network."""
-        self._enter("list_networks")
-        return list(self.networks.values())
-
-    def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
-        """Define and start the network."""
-        self._enter("ensure_network")
-        build_network(plan)
-        with self._guard:
-            if plan.name not in self.networks:
-                clash = find_clash(plan, self.networks.values())
-                if clash:
-                    why = f"its subnet is that of the libvirt network {clash}"
-                    raise ConflictError(f"network {plan.name}", why, "choose another subnet")
-                self.networks[plan.name] = ObservedNetwork(
-                    plan.name, plan.uid, active=True, bridge=plan.bridge or plan.name[:15], uplink=plan.uplink,
-                    ipv4_subnet=plan.ipv4_subnet, ipv6_subnet=plan.ipv6_subnet, ipv4_mode=plan.ipv4_mode,
-                    ipv6_mode=plan.ipv6_mode,
-                )  # fmt: skip
-        self._tell("network", plan.name)
-        return self.ensure_network_started(plan.name)
-
-    def ensure_network_started(self, name: str) -> ObservedNetwork:
-        """Start an existing network."""
-        self._enter("ensure_network_started")
-        if name not in self.networks:
-            raise NotFoundError(f"network {name}", "the host has no such libvirt network")
-        self.networks[name] = self.networks[name]._replace(active=True)
-        return self.networks[name]
-
-    def ensure_network_gone(self, name: str, uid: str) -> None:
-        """Remove a network that no domain uses."""
-        self._enter("ensure_network_gone")
-        with self._guard:
-            found = self.networks.get(name)
-            if found is None:
-                return
-            if found.uid != uid:
-                raise ConflictError(f"network {name}", "the libvirt network of that name is another one")
-            users = [domain.name for domain in self.domains.values() if name in domain.networks()]
-            if users:
-                raise ConflictError(f"network {name}", f"in use by {', '.join(users)}", "delete what uses it first")
-            del self.networks[name]
-        self._tell("network", name)
-
-    def release_lease(self, network: str, mac: str) -> None:
-        """Do nothing: leases go with their guests."""
-        self._enter("release_lease")
-        del network, mac
 
     # --- volumes
     def ensure_pool(self) -> None:
@@ -435,9 +398,10 @@ def fail_with(error: KCError, *calls: str) -> Callable[[str], None]:
 
 
 def _sample(domain: MemoryDomain, now: float) -> Sample:
-    memory = (domain.plan.memory_mib if domain.plan is not None else 512) << 20
+    plan = domain.now()
+    memory = (plan.memory_mib if plan is not None else 512) << 20
     is_on = domain.power == "running"
     return Sample(
-        uid=domain.uid, at=now, power=domain.power, cpus=domain.plan.cpus if domain.plan is not None else 1,
+        uid=domain.uid, at=now, power=domain.power, cpus=plan.cpus if plan is not None else 1,
         cpu_time_ns=int(now * 1e8) if is_on else 0, memory_bytes=memory, memory_used_bytes=memory // 4 if is_on else 0,
     )  # fmt: skip

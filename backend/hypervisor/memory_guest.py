@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backend.errors import ConflictError
-from backend.hypervisor.plan import Address, DomainPlan, NicPlan, ObservedDomain
+from backend.hypervisor.plan import Address, DomainPlan, ObservedDomain
 
 
 class MemoryConsole:
@@ -51,7 +51,7 @@ class MemoryConsole:
 
 @dataclass
 class MemoryDomain:
-    """A domain: what it was defined as (None for a foreign one), and how it is."""
+    """A domain: what it is defined as (None for a foreign one), what it is while it is on (`live`), and how it is."""
 
     uid: str
     name: str
@@ -61,21 +61,60 @@ class MemoryDomain:
     addresses: list[Address] = field(default_factory=list)
     agent: bool = False
     console: MemoryConsole | None = None
+    live: DomainPlan | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it has a guest, running or paused."""
+        return self.power in ("running", "paused")
+
+    def now(self) -> DomainPlan | None:
+        """Return what it is at this moment, not what it will be when it is started next."""
+        return self.live or self.plan if self.is_on else self.plan
+
+    def define(self, plan: DomainPlan) -> None:
+        """Take a new definition; one that is on stays as it is, its name too."""
+        if self.is_on:
+            self.live = self.now()
+        else:
+            self.name = plan.name
+        self.plan = plan
 
     def observe(self) -> ObservedDomain:
         """Return how it is seen."""
         return ObservedDomain(self.uid, self.name, self.power, self.reason)
 
     def volumes(self) -> set[str]:
-        """Return the names of the volumes that it has as disks."""
-        if self.plan is None:
-            return set()
-        return {self.plan.seed, *(disk.volume for disk in self.plan.disks)} - {""}
+        """Return the names of the volumes that it has as disks, now or when it is started next."""
+        plans = [plan for plan in (self.plan, self.now()) if plan is not None]
+        return {name for plan in plans for name in (plan.seed, *(disk.volume for disk in plan.disks))} - {""}
 
-    def networks(self) -> set[str]:
-        """Return the names of the libvirt networks that it has NICs on."""
-        nics = self.plan.nics if self.plan is not None else ()
-        return {nic.network for nic in nics if isinstance(nic, NicPlan) and nic.network}
+    def networks(self, *, now: bool = False) -> set[str]:
+        """Return the libvirt networks that it has NICs on, now or (unless `now`) when it is started next."""
+        plans = [plan for plan in (self.now(), None if now else self.plan) if plan is not None]
+        return {nic.network for plan in plans for nic in plan.nics if nic.network}
+
+    def apply(self, plan: DomainPlan) -> tuple[str, ...]:
+        """Become what can be had without a start, and return what waits for one; only a guest that is up lets go."""
+        before = self.now() or plan
+        wanted = {nic.mac: nic for nic in plan.nics}
+        held = () if self.agent else tuple(nic for nic in before.nics if nic.mac not in wanted)
+        differences = {
+            "cpus": before.cpus != plan.cpus,
+            "memory": before.memory_mib != plan.memory_mib,
+            "firmware": before.firmware != plan.firmware,
+            "name": self.name != plan.name,
+        }
+        volumes = [{disk.id: disk.volume for disk in side.disks} for side in (before, plan)]
+        disks = sorted({name for name, _ in volumes[0].items() ^ volumes[1].items()})
+        self.live = before._replace(
+            version=plan.version, metadata=plan.metadata, description=plan.description, nics=(*plan.nics, *held)
+        )
+        return (
+            *(word for word, differs in differences.items() if differs),
+            *(f"nic:{nic.id}" for nic in held),
+            *(f"disk:{name}" for name in disks),
+        )
 
     def describe_owner(self) -> str:
         """Return who made it, as an error says it."""

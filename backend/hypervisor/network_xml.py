@@ -14,9 +14,9 @@ from backend.text import sanitise
 LEASE_HOURS = 1
 FIRST_SUBNET = IPv4Network("192.168.150.0/24")
 LAST_SUBNET = IPv4Network("192.168.255.0/24")
-# Enough for any segment; dnsmasq keeps a table of the range.
 FIRST_DHCPV6 = 0x100
-DHCPV6_ADDRESSES = 0xFFFF
+# libvirt takes no range in which more than the last 16 bits change, or that is longer.
+LARGEST_OFFSET = 0xFFFF
 SMALLEST_DHCP_SUBNET = 4
 _PRIVATE_IPV6 = IPv6Network("fc00::/7")
 
@@ -124,10 +124,10 @@ def _addresses(subnet: IPv4Network | IPv6Network | None, *, with_dhcp: bool) -> 
     dhcp = None
     if with_dhcp:
         if isinstance(subnet, IPv4Network):
-            first, last = 2, subnet.num_addresses - 2
+            first, last = 2, min(subnet.num_addresses - 2, LARGEST_OFFSET)
         else:
             first = min(FIRST_DHCPV6, subnet.num_addresses // 2)
-            last = min(first + DHCPV6_ADDRESSES, subnet.num_addresses - 1)
+            last = min(subnet.num_addresses - 1, LARGEST_OFFSET)
         lease = element("lease", expiry=str(LEASE_HOURS), unit="hours")
         dhcp = element("dhcp", element("range", lease, start=str(subnet[first]), end=str(subnet[last])))
     family = "ipv6" if subnet.version == 6 else ""  # noqa: PLR2004 - the version of the protocol

@@ -10,11 +10,13 @@ import libvirt
 from backend.errors import ConflictError, FailedError, NotFoundError
 from backend.hypervisor.errors import is_code, is_lost, message_of
 from backend.hypervisor.link import Link
+from backend.hypervisor.network_changes import compare_network, keep_bridge
 from backend.hypervisor.network_xml import build_network, find_clash, read_network
 from backend.hypervisor.plan import NetworkPlan, ObservedNetwork
-from backend.hypervisor.usage import network_users
+from backend.hypervisor.usage import network_users, running_users
 
 START_SECONDS = 30.0
+_COMMANDS = {"add": libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, "delete": libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE}
 
 
 def find(connection: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:
@@ -60,11 +62,32 @@ class Networks:
                 # It never ran, so nobody uses it.
                 network.undefine()
                 raise
-            with contextlib.suppress(libvirt.libvirtError):
-                network.setAutostart(1)  # a comfort: whoever needs the network starts it
+            _start_with_host(network)
             return _look(network)
 
         return self._link.control(what, make, START_SECONDS)
+
+    def replace(self, plan: NetworkPlan) -> ObservedNetwork:
+        """Make the network match a changed plan, and start it; see `Hypervisor.replace_network`."""
+        build_network(plan)  # a plan that cannot be is refused before the host is asked
+        what = f"network {plan.name}"
+
+        def change(connection: libvirt.virConnect) -> ObservedNetwork | None:
+            network = find(connection, plan.name)
+            if network is None:
+                return None
+            if network.UUIDString() != plan.uid:
+                raise ConflictError(what, "the libvirt network of that name is another one", "it is not touched")
+            clash = find_clash(plan, _list(connection))
+            if clash:
+                raise ConflictError(what, f"its subnet is that of the libvirt network {clash}", "choose another subnet")
+            if not _change_ranges(network, plan):
+                network = _make_anew(connection, network, plan, what)
+            _start(network, what)
+            _start_with_host(network)
+            return _look(network)
+
+        return self._link.control(what, change, START_SECONDS) or self.ensure(plan)
 
     def ensure_started(self, name: str) -> ObservedNetwork:
         """Start a network unless it is active; raise NotFoundError."""
@@ -146,6 +169,55 @@ def _start(network: libvirt.virNetwork, what: str) -> None:
         if network.isActive():
             return
         raise _explain_start(error, what) from error
+
+
+def _change_ranges(network: libvirt.virNetwork, plan: NetworkPlan) -> bool:
+    """Bring the DHCP ranges to the plan, where nothing else differs; False where it does, with nothing changed."""
+    sides = [(libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG, network.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE))]
+    if network.isActive():
+        sides.append((libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE, network.XMLDesc()))
+    changes = [(flag, compare_network(xml, plan)) for flag, xml in sides]
+    if any(found is None for _, found in changes):
+        return False
+    for flag, found in changes:
+        for change in found or ():
+            command = _COMMANDS[change.verb]
+            network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_RANGE, change.position, change.xml, flag)
+    return True
+
+
+def _make_anew(
+    connection: libvirt.virConnect, network: libvirt.virNetwork, plan: NetworkPlan, what: str
+) -> libvirt.virNetwork:
+    """Replace a network that no running domain is on; the old one is put back where the new one does not start.
+
+    It goes for a moment, so that what its DHCP server knew goes with it. Ended there, the next call makes it.
+    """
+    users = running_users(connection, plan.name)
+    if users:
+        raise ConflictError(what, f"in use by {', '.join(users)}, which run", "stop them first")
+    old = network.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)
+    was_active = network.isActive()
+    xml = build_network(keep_bridge(old, plan))
+    if was_active:
+        network.destroy()
+    network.undefine()
+    made = connection.networkDefineXML(xml)
+    try:
+        _start(made, what)
+    except (ConflictError, FailedError):
+        made.undefine()
+        former = connection.networkDefineXML(old)
+        if was_active:
+            _start(former, what)
+        _start_with_host(former)
+        raise
+    return made
+
+
+def _start_with_host(network: libvirt.virNetwork) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        network.setAutostart(1)  # a comfort: whoever needs the network starts it
 
 
 def _explain_start(error: libvirt.libvirtError, what: str) -> ConflictError | FailedError:

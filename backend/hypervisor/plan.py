@@ -36,7 +36,8 @@ class DomainPlan(NamedTuple):
 
     `owner` identifies the KC store that manages it (`backend.store`'s identity), `owner_label` says so to a person,
     `version` is the document's, `metadata` the customer's metadata as JSON text. `seed` and `console_log` are volume
-    names in the pool. `accelerator` is `kvm` or `qemu`.
+    names in the pool. `accelerator` is `kvm` or `qemu`. A running domain can be given up to `max_cpus` CPUs (0: as
+    many as it is started with), and memory up to what it was started with.
     """
 
     uid: str
@@ -55,6 +56,7 @@ class DomainPlan(NamedTuple):
     seed: str
     console_log: str
     description: str = ""
+    max_cpus: int = 0
 
 
 class NetworkPlan(NamedTuple):

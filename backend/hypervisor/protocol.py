@@ -69,7 +69,22 @@ class Hypervisor(Protocol):
         """Return who made a domain."""
 
     def ensure_defined(self, plan: DomainPlan) -> None:
-        """Define the domain; one of the same uuid and owner is redefined, another owner's raises ConflictError."""
+        """Define the domain; one of the same uuid and owner is redefined, another owner's raises ConflictError.
+
+        A domain that is on stays as it is, its name too, and is as the plan says when it is started next; what of the
+        plan it can have before is `apply_live`'s. A NIC or disk that stays keeps its place on the guest's PCI bus.
+        """
+
+    def apply_live(self, plan: DomainPlan) -> tuple[str, ...]:
+        """Bring a domain that is on as near to the plan as can be; return what waits for its next start.
+
+        The words: `cpus`, `memory`, `firmware`, `name`, `nic:ID`, `disk:ID`. NICs come, go and move live; one that the
+        guest does not let go is asked for a while and then waits, and so does another MTU. CPUs come within `max_cpus`
+        but do not go; memory goes, and comes back up to what the domain was started with, where the guest has a driver
+        for it. Disks wait. What is off or absent: (), and nothing is done.
+        The persistent definition is `ensure_defined`'s. Another owner's domain raises ConflictError; a network that is
+        not there or not active raises NotFoundError or ConflictError, with the changes before it done.
+        """
 
     def ensure_running(self, uid: str) -> None:
         """Start the domain unless it runs; resume it if it is paused."""
@@ -104,6 +119,14 @@ class Hypervisor(Protocol):
 
     def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
         """Define (persistent, autostart) and start the network; one of that name is started and returned as it is."""
+
+    def replace_network(self, plan: NetworkPlan) -> ObservedNetwork:
+        """Make the network match a changed plan, and start it; one that is absent is made.
+
+        DHCP that comes or goes is changed under running guests. Anything else makes the network anew, which raises
+        ConflictError with the names of the domains that run on it; so does a network of that name and another uuid, and
+        a subnet that is another's. Where the new network does not start, the old one is put back.
+        """
 
     def ensure_network_started(self, name: str) -> ObservedNetwork:
         """Start an existing network unless it is active; raise NotFoundError."""

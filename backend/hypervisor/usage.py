@@ -22,11 +22,17 @@ _SOURCE_VOLUME = re.compile(r"<source\b[^>]*\svolume=")
 
 def network_users(connection: libvirt.virConnect, name: str) -> list[str]:
     """Return the names of the domains that have a NIC on a libvirt network."""
+    return [domain for domain, texts in _domains(connection) if any(_is_on(text, name) for text in texts)]
 
-    def uses(root: Element) -> bool:
-        return any(source.get("network") == name for source in root.iterfind("devices/interface/source"))
 
-    return [domain for domain, texts in _domains(connection) if any(uses(parse(text)) for text in texts)]
+def running_users(connection: libvirt.virConnect, name: str) -> list[str]:
+    """Return the names of the domains that are on and have a NIC on a libvirt network at this moment."""
+    running = _domains(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    return [domain for domain, texts in running if _is_on(texts[0], name)]
+
+
+def _is_on(text: str, network: str) -> bool:
+    return any(source.get("network") == network for source in parse(text).iterfind("devices/interface/source"))
 
 
 def volume_users(connection: libvirt.virConnect, target: str, volumes: Mapping[str, VolumeDetails]) -> list[str]:
@@ -66,9 +72,9 @@ def look_up(function: Callable[[], libvirt.virStorageVol]) -> VolumeDetails | No
         return None
 
 
-def _domains(connection: libvirt.virConnect) -> Iterator[tuple[str, list[str]]]:
+def _domains(connection: libvirt.virConnect, flags: int = 0) -> Iterator[tuple[str, list[str]]]:
     """Yield each domain's name and its XML: as it runs, and as it will start next."""
-    for domain in connection.listAllDomains():
+    for domain in connection.listAllDomains(flags):
         try:
             texts = [domain.XMLDesc()]
             if domain.ID() >= 0:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import pwd
 import uuid
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from backend.errors import ConflictError, NotFoundError, RefusedError
 from backend.images.user_data import complete_user_data
-from backend.model.documents import Document, format_time
+from backend.local.views import check_readable
+from backend.model.documents import Document, format_time, is_readable
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
@@ -24,12 +27,19 @@ MAC_PREFIX = "52:54"
 
 def current_user() -> str:
     """Return who is at work, for `updatedBy`."""
-    return sanitise(os.environ.get("KC_USER") or os.environ.get("USER") or f"uid:{os.getuid()}", 100)
+    return sanitise(os.environ.get("KC_USER") or os.environ.get("USER") or _find_login(os.getuid()), 100)
 
 
-def make_mac(uid: str, index: int) -> str:
-    """Return the MAC of a VM's NIC: the prefix, and 32 bits of a digest of uid and index."""
-    digest = hashlib.sha256(f"{uid}/{index}".encode()).digest()
+def _find_login(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container may run as somebody whom its files do not know
+        return f"uid:{uid}"
+
+
+def make_mac(uid: str, nic: str) -> str:
+    """Return the MAC of a VM's NIC: the prefix, and 32 bits of a digest of the VM's uid and the NIC's id."""
+    digest = hashlib.sha256(f"{uid}/{nic.removeprefix('nic')}".encode()).digest()
     return ":".join([MAC_PREFIX, *(f"{byte:02x}" for byte in digest[:4])])
 
 
@@ -58,6 +68,7 @@ def pin(store: Store, kind: Kind, reference: dict[str, Any], what: str) -> Docum
         known = [item["name"] for item in store.list_documents(kind.name, limit=8).items]
         hint = f"there are {', '.join(known)}" if known else f"there is none yet; kc init makes the first {kind.title}"
         raise NotFoundError(what, f"no {kind.title} {reference['name']}", hint)
+    check_readable(document)
     reference["uid"] = document["uid"]
     return document
 
@@ -94,18 +105,18 @@ def _prepare_nics(store: Store, body: Document, what: str) -> None:
     macs: set[str] = set()
     for index, nic in enumerate(body["spec"]["nics"]):
         nic["id"] = nic["id"] or f"nic{index}"
-        _check_addresses(nic, pin(store, NETWORK, nic["network"], what), what)
+        check_addresses(nic, pin(store, NETWORK, nic["network"], what), what)
         chosen = bool(nic["mac"])
-        nic["mac"] = nic["mac"] or make_mac(body["uid"], index)
+        nic["mac"] = nic["mac"] or make_mac(body["uid"], nic["id"])
         if nic["id"] in ids or nic["mac"] in macs:
             raise RefusedError(what, f"spec.nics.{index}: id or mac is there twice", "give each NIC its own")
         ids.add(nic["id"])
         macs.add(nic["mac"])
         if chosen:
-            _check_mac_free(store, nic, what)
+            check_mac_free(store, nic, body["uid"], what)
 
 
-def _check_addresses(nic: Document, network: Document, what: str) -> None:
+def check_addresses(nic: Document, network: Document, what: str) -> None:
     """Raise RefusedError where a static address lies outside the network's subnet, where it has one."""
     for family in ("ipv4", "ipv6"):
         address, subnet = nic[family]["address"], network["spec"][family]["subnet"]
@@ -115,11 +126,13 @@ def _check_addresses(nic: Document, network: Document, what: str) -> None:
             )
 
 
-def _check_mac_free(store: Store, nic: Document, what: str) -> None:
-    """Raise ConflictError where another VM has the MAC on the same network."""
+def check_mac_free(store: Store, nic: Document, uid: str, what: str) -> None:
+    """Raise ConflictError where another VM than that of `uid` has the MAC on the same network."""
 
     def has_it(vm: Document) -> bool:
-        return any(
+        if not is_readable(vm):
+            return False
+        return vm["uid"] != uid and any(
             other["mac"] == nic["mac"] and other["network"]["uid"] == nic["network"]["uid"]
             for other in vm["spec"]["nics"]
         )
@@ -135,6 +148,9 @@ def find_users(store: Store, kind: Kind, uid: str) -> list[str]:
         return []
 
     def refers(vm: Document) -> bool:
+        if not is_readable(vm):
+            # Whatever it means there, it is named.
+            return uid in json.dumps(vm["spec"])
         spec = vm["spec"]
         if kind is IMAGE:
             return bool(spec["image"]["uid"] == uid)

@@ -12,6 +12,7 @@ from backend.errors import KCError
 from backend.hypervisor.plan import HostFacts
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.volumes import image_volume
+from backend.model.documents import is_readable
 from backend.model.kinds import IMAGE, NETWORK
 from backend.model.networks import libvirt_name
 from backend.operations.journal import Owner
@@ -113,7 +114,7 @@ def _check_networks(store: Store, hypervisor: Hypervisor, _settings: Settings) -
     documents = store.list_documents(NETWORK.name).items
     if not documents:
         yield Finding("networks", "warning", "none", "kc init")
-    for document in documents:
+    for document in filter(is_readable, documents):
         name = libvirt_name(document)
         observed = existing.get(name)
         if document["spec"]["uplink"].startswith("bridge:") or (observed is not None and observed.active):
@@ -128,7 +129,7 @@ def _check_images(store: Store, hypervisor: Hypervisor, _settings: Settings) -> 
     if not documents:
         yield Finding("images", "warning", "none", "kc init")
     volumes = {volume.name for volume in hypervisor.list_volumes("kc-")}
-    for document in documents:
+    for document in filter(is_readable, documents):
         present = image_volume(document["spec"]) in volumes
         mend = "kc init" if document["spec"]["source"].startswith("starter:") else "upload it again"
         yield Finding(f"image {document['name']}", "ok" if present else "failed",

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import KCError
 from backend.hypervisor.plan import Address, ObservedDomain
 from backend.local.views import running_operations, show_foreign, show_vm
-from backend.model.documents import Document
+from backend.model.documents import Document, is_readable
 from backend.model.kinds import NETWORK, OPERATION, VM
 from backend.model.networks import libvirt_name
 from backend.service import DocumentPage, Event
 
 if TYPE_CHECKING:
     from backend.hypervisor.protocol import Hypervisor
+    from backend.model.selectors import Selector
     from backend.store.protocol import Store
 
 Predicate = Callable[[Document], bool]
@@ -46,7 +47,7 @@ class Observer:
             names = [
                 libvirt_name(network)
                 for network in self.store.list_documents(NETWORK.name).items
-                if not network["spec"]["uplink"].startswith("bridge:")
+                if is_readable(network) and not network["spec"]["uplink"].startswith("bridge:")
             ]
             self._networks = (revision, names)
         return self._networks[1]
@@ -58,13 +59,14 @@ class Observer:
         return by_mac
 
     def list_vms(
-        self, accepts: Predicate | None, *, limit: int | None, after: str, everything: bool, observe: bool
+        self, accepts: Selector | None, *, limit: int | None, after: str, everything: bool, observe: bool
     ) -> DocumentPage:
         """Return VMs with their live states; see the service's `list_documents`."""
         if not observe:
             return self._list_stored(accepts, limit=limit, after=after, everything=everything)
         # Filters speak of live states too, so they see documents as they are shown.
-        page = self.store.list_documents(VM.name)
+        stored = _stored_part(accepts)
+        page = self.store.list_documents(VM.name, where=stored)
         domains, leases, warnings = self._look(page.items)
         operations = running_operations(self.store)
         shown = []
@@ -72,7 +74,7 @@ class Observer:
             if document["spec"].get("hidden") and not everything:
                 continue
             uid = document["uid"]
-            addresses = [address for nic in document["spec"]["nics"] for address in leases.get(nic["mac"], ())]
+            addresses = [address for nic in _nics(document) for address in leases.get(nic["mac"], ())]
             shown.append(
                 show_vm(
                     document,
@@ -83,7 +85,11 @@ class Observer:
                 )
             )
         managed = {document["uid"] for document in page.items}
-        strangers = [domain for uid, domain in (domains or {}).items() if uid not in managed]
+        strangers = [
+            domain
+            for uid, domain in (domains or {}).items()
+            if uid not in managed and (stored is None or self.store.get(VM.name, uid) is None)
+        ]
         shown.extend(show_foreign(domain) for domain in sorted(strangers, key=lambda domain: domain.name))
         if accepts is not None:
             shown = [document for document in shown if accepts(document)]
@@ -91,7 +97,7 @@ class Observer:
         return DocumentPage(items, following, page.revision, warnings)
 
     def _list_stored(
-        self, accepts: Predicate | None, *, limit: int | None, after: str, everything: bool
+        self, accepts: Selector | None, *, limit: int | None, after: str, everything: bool
     ) -> DocumentPage:
         """Return VMs as the store has them, a page at a time however many there are."""
 
@@ -130,7 +136,7 @@ class Observer:
                     addresses = self.hypervisor.addresses(document["uid"])
                 else:
                     leases = self._leases()
-                    addresses = [found for nic in document["spec"]["nics"] for found in leases.get(nic["mac"], ())]
+                    addresses = [found for nic in _nics(document) for found in leases.get(nic["mac"], ())]
         except KCError:
             return show_vm(document, observed=None, answered=False, operation=operation)
         return show_vm(document, observed=observed, answered=True, addresses=addresses, operation=operation)
@@ -147,14 +153,14 @@ class Observer:
     def missing(self, document: Document) -> list[str]:
         """Return the NICs that are to get an IPv4 address, or any, and have none yet."""
         have = {entry["nic"] for entry in document["status"]["addresses"]}
-        return [nic["id"] for nic in document["spec"]["nics"] if nic["id"] not in have and self._gets_address(nic)]
+        return [nic["id"] for nic in _nics(document) if nic["id"] not in have and self._gets_address(nic)]
 
     def _gets_address(self, nic: dict[str, Any]) -> bool:
         network = self.store.get(NETWORK.name, nic["network"]["uid"])
         for family in ("ipv4", "ipv6"):
             mode = nic[family]["mode"]
             if mode == "network":
-                mode = network["spec"][family]["mode"] if network is not None else "none"
+                mode = network["spec"][family]["mode"] if network is not None and is_readable(network) else "none"
                 if mode == "static":  # of the network; the NIC has no address of its own
                     mode = "none"
             if mode != "none":
@@ -170,9 +176,36 @@ class Observer:
             return f"{', '.join(missing)} has no address yet"
         return "its guest agent does not answer; has the image qemu-guest-agent?"
 
-    def watch(self, kinds: Sequence[str], since: int | None) -> Iterator[Event | None]:
-        """Yield changes of documents and live states; see the service's `watch`."""
-        return _Watch(self, kinds, self.store.revision() if since is None else since).events()
+    def watch(
+        self, kinds: Sequence[str], since: int | None, accepts: Predicate | None = None
+    ) -> Iterator[Event | None]:
+        """Yield changes of documents and live states, of those that `accepts` takes; see the service's `watch`."""
+        events = _Watch(self, kinds, self.store.revision() if since is None else since).events()
+        return events if accepts is None else self._choose(events, accepts)
+
+    def _choose(self, events: Iterator[Event | None], accepts: Predicate) -> Iterator[Event | None]:
+        """Yield the events of documents that `accepts` takes, and `left` for one that it takes no more."""
+        taken: set[str] = set()
+        for event in events:
+            if event is None:
+                yield None
+                continue
+            uid = event.document["uid"]
+            if accepts(event.document):
+                taken.add(uid)
+                yield event
+            elif uid in taken or (event.type == "updated" and self._was_taken(event.document, accepts)):
+                taken.discard(uid)
+                yield event if event.type == "deleted" else event._replace(type="left")
+
+    def _was_taken(self, document: Document, accepts: Predicate) -> bool:
+        """Return whether a document was taken before its newest version; its history knows, whoever watched then."""
+        earlier = [
+            version.document
+            for version in self.store.history(document["kind"], document["uid"])
+            if version.version < document["version"]
+        ]
+        return bool(earlier and earlier[-1] is not None and accepts(earlier[-1]))
 
     def subscribe(self, hint: Callable[[str, str], None]) -> None:
         """Subscribe to the hypervisor until the observer is closed; a host that does not answer is tried again."""
@@ -220,12 +253,12 @@ class _Watch:
     def _stored(self) -> Iterator[Event]:
         """Yield what moved in the store; an operation that moved shows in its VM too."""
         wait = 0.0 if self.hints else TICK_SECONDS
-        moved: dict[str, int] = {}
+        moved: set[str] = set()
         for change in self.store.changes(self.since, wait=wait):
             self.since = change.revision
             kind = change.document["kind"]
             if kind == OPERATION.name and change.document["spec"]["target"]["kind"] == VM.name:
-                moved[change.document["spec"]["target"]["uid"]] = change.revision
+                moved.add(change.document["spec"]["target"]["uid"])
             if not self.wants(kind):
                 continue
             if kind == VM.name and change.type != "deleted":
@@ -234,21 +267,22 @@ class _Watch:
                 self.shown.pop(change.document["uid"], None)
                 yield Event(change.revision, change.type, change.document)
         if self.wants(VM.name):
-            for uid, revision in moved.items():
-                yield from self._show(uid, revision)
+            for uid in moved:
+                yield from self._show(uid)
 
     def _remember(self, document: Document) -> Document:
         self.shown[document["uid"]] = document
         return document
 
-    def _show(self, uid: str, revision: int) -> Iterator[Event]:
+    def _show(self, uid: str) -> Iterator[Event]:
+        """Yield a VM whose live state moved; its revision is that of the store, so that the feed never goes back."""
         document = self.store.get(VM.name, uid)
         if document is None:
             return
         before = self.shown.get(uid)
         after = self._remember(self.observer.show(document))
         if after != before:
-            yield Event(revision, "status", after)
+            yield Event(self.since, "status", after)
 
     def _observed(self) -> Iterator[Event]:
         """Yield the VMs that the host has hinted at, and those whose address has come."""
@@ -261,7 +295,7 @@ class _Watch:
                 domains |= dict.fromkeys(item["uid"] for item in self.store.list_documents(VM.name).items)
         for uid in domains:
             if self.store.get(VM.name, uid) is not None:
-                yield from self._show(uid, self.since)
+                yield from self._show(uid)
             else:
                 yield from self._show_foreign(uid)
         # libvirt has no event for a lease; ask only while a running VM still lacks an address.
@@ -270,7 +304,7 @@ class _Watch:
             for uid, document in list(self.shown.items()):
                 status = document["status"]
                 if status["power"] == "running" and document["spec"] and self.observer.missing(document):
-                    yield from self._show(uid, self.since)
+                    yield from self._show(uid)
 
     def _show_foreign(self, uid: str) -> Iterator[Event]:
         try:
@@ -281,6 +315,19 @@ class _Watch:
             yield Event(self.since, "status", self._remember(show_foreign(observed)))
         elif uid in self.shown:
             yield Event(self.since, "deleted", self.shown.pop(uid))
+
+
+def _nics(document: Document) -> list[dict[str, Any]]:
+    """Return the NICs of a VM, as far as this KC can read its document."""
+    return document["spec"]["nics"] if is_readable(document) else []
+
+
+def _stored_part(selector: Selector | None) -> Selector | None:
+    """Return what a selector says of documents as the store has them; None where it says nothing of them."""
+    if selector is None:
+        return None
+    terms = tuple(term for term in selector.terms if not term.speaks_of("status"))
+    return type(selector)(terms) if terms else None
 
 
 def _cut(shown: list[Document], limit: int | None, after: str) -> tuple[list[Document], str]:

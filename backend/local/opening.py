@@ -20,6 +20,6 @@ def open_service(settings: Settings, *, operate: bool = True) -> LocalService:
     from backend.hypervisor.host import open_hypervisor  # noqa: PLC0415 - so that a remote KC needs no libvirt
     from backend.store.opening import open_store  # noqa: PLC0415
 
-    store = open_store(settings.store_url)
+    store = open_store(settings.store_url, retentions=settings.retentions, etcd=settings.etcd)
     hypervisor = open_hypervisor(settings.libvirt_uri, settings.pool, settings.paths.cache)
     return LocalService(store, hypervisor, settings, operate=operate)

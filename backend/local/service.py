@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ConflictError, FailedError, KCError, NotFoundError, TimedOutError, UsageError, from_problem
-from backend.local.observing import Observer
-from backend.local.views import describe_operation, running_operations
+from backend.errors import ConflictError, UsageError
+from backend.local.operating import OperatingHome
+from backend.local.views import running_operations
+from backend.model.changes import compare_documents
 from backend.model.documents import Document, format_time
-from backend.model.kinds import IMAGE, NETWORK, OPERATION, VM, Kind, find_kind
-from backend.service import Accepted, ConsoleStream, DocumentPage, Event, Finding, Progress
-from backend.store.protocol import Store
+from backend.model.kinds import IMAGE, KEPT_KINDS, NETWORK, VM, Kind, find_kind
+from backend.model.upkeep import Compaction, Fault
+from backend.service import Accepted, ConsoleStream, DocumentPage, Event, Finding, Preview
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.hypervisor.plan import Sample
-    from backend.hypervisor.protocol import Hypervisor
-    from backend.operations.runner import Runner
-    from backend.settings import Settings
+    from backend.model.selectors import Selector
 
-POLL_SECONDS = 0.5
 START_SECONDS = 60.0
 
 
-class LocalService:
-    """Documents in a store, operations on threads of this process, VMs on one libvirt host."""
-
-    def __init__(self, store: Store, hypervisor: Hypervisor, settings: Settings, *, operate: bool = True) -> None:
-        self.store = store
-        self.hypervisor = hypervisor
-        self.settings = settings
-        self.operate = operate
-        self.observer = Observer(store, hypervisor)
-        self._guard = threading.Lock()
-        self._runner: Runner | None = None
-
-    @property
-    def runner(self) -> Runner:
-        """What runs operations; made when the first is met, since most commands meet none."""
-        if self._runner is None:
-            from backend.operations.runner import Runner  # noqa: PLC0415 - the list of VMs needs none
-
-            with self._guard:
-                self._runner = self._runner or Runner(self.store, self.hypervisor, _label(self.store))
-        return self._runner
+class LocalService(OperatingHome):
+    """Everything that KC can do, on a store and a host that this process opens."""
 
     # --- reading
     def list_documents(
@@ -70,18 +48,6 @@ class LocalService:
         page = self.store.list_documents(which.name, where=accepts, limit=limit, after=after)
         return DocumentPage(page.items, page.next, page.revision, [])
 
-    def get(self, kind: str, name: str, *, observe: bool = True) -> Document:
-        """Return one document; see the protocol."""
-        which = find_kind(kind)
-        document = self.store.find(which.name, name)
-        if document is not None:
-            return self.observer.show(document, thorough=observe) if which is VM else document
-        if which is VM and observe:
-            foreign = self.observer.find_foreign(name)
-            if foreign is not None:
-                return foreign
-        raise NotFoundError(f"{which.title} {name}", f"no such {which.title}", f"see kc {which.command} list")
-
     def schema(self, kind: str) -> dict[str, Any]:
         """Return the JSON Schema of a kind's documents."""
         from backend.model.schemas import document_schema  # noqa: PLC0415 - pydantic
@@ -99,103 +65,113 @@ class LocalService:
         """Accept a new document; see the protocol."""
         body = self.check(document)
         kind = find_kind(body["kind"])
-        if kind in (IMAGE, OPERATION):
-            raise UsageError(f"{kind.title} {body['name']}", "it is not made from a document", "kc image upload")
+        self._check_makeable(kind, body["name"])
         if kind is VM:
-            self._check_domain_name(body["name"])
+            self.check_domain_name(body["name"])
         operation_type = f"{kind.command}.create" if kind in (VM, NETWORK) else ""
         return self.accept(body, operation_type, {}, expect=0)
 
-    def _check_domain_name(self, name: str) -> None:
-        domain = self.hypervisor.find_domain(name)
-        if domain is None:
-            return
-        owner = self.hypervisor.owner_of(domain.uid)
-        who = f"a VM of {owner.label}" if owner.label else "a domain that no KC made"
-        raise ConflictError(f"VM {name}", f"the host has {who} of that name", "choose another name")
+    @staticmethod
+    def _check_makeable(kind: Kind, name: str) -> None:
+        if kind is IMAGE:
+            raise UsageError(
+                f"image {name}", "it is not made from a document alone", "kc image upload FILE --name NAME"
+            )
+        if kind not in KEPT_KINDS:
+            raise UsageError(f"{kind.title} {name}", "it is not made from a document", "KC makes it by itself")
 
-    def accept(
-        self, body: Document, operation_type: str, parameters: dict[str, Any], *, expect: int | None
+    def update(self, document: Document, *, if_version: int | None = None, message: str = "") -> Accepted:
+        """Accept another metadata and spec for an object; see the protocol."""
+        from backend.local.changing import check_version, prepare_update  # noqa: PLC0415 - pydantic
+
+        kind, live = self._find_changeable(document)
+        wanted = if_version if if_version is not None else document.get("version")
+        check_version(live, wanted, f"{kind.title} {live['name']}")
+        body = prepare_update(self.store, live, document, message)
+        if not compare_documents(live, body):
+            return Accepted(self.observer.show(live) if kind is VM else live, None)
+        if kind is VM:
+            # A request that meets a host which does not answer is refused before anything is written.
+            self.hypervisor.observe(live["uid"])
+        operation_type = f"{kind.command}.update" if kind in (VM, NETWORK) else ""
+        return self.accept(body, operation_type, {}, expect=live["version"])
+
+    def _find_changeable(self, document: Document) -> tuple[Kind, Document]:
+        kind = find_kind(str(document.get("kind", "")))
+        name = str(document.get("name", ""))
+        if kind not in KEPT_KINDS:
+            raise UsageError(f"{kind.title} {name}", "it is KC's own and cannot be changed", "")
+        return kind, self.find_own(kind, name)
+
+    def preview(self, document: Document) -> Preview:
+        """Return what `create` or `update` would do; see the protocol."""
+        from backend.local.changing import build_preview, check_version, prepare_update  # noqa: PLC0415 - pydantic
+
+        kind = find_kind(str(document.get("kind", "")))
+        name = str(document.get("name", ""))
+        if kind in KEPT_KINDS and self.store.find(kind.name, name) is not None:
+            kind, live = self._find_changeable(document)
+            check_version(live, document.get("version"), f"{kind.title} {name}")
+            return build_preview(self.store, self.hypervisor, live, prepare_update(self.store, live, document))
+        body = self.check(document)
+        self._check_makeable(kind, name)
+        effects = (
+            ["the VM is made" + (" and started" if body["spec"]["power"] == "running" else "")] if kind is VM else []
+        )
+        return Preview(None, {**body, "version": 1, "status": {}}, compare_documents({}, body), effects)
+
+    def rollback(
+        self, kind: str, name: str, version: int, *, if_version: int | None = None, message: str = ""
     ) -> Accepted:
-        """Write a document and the operation that brings the world to it, in one transaction, and begin with it."""
-        from backend.operations import journal  # noqa: PLC0415 - the list of VMs needs none
-
-        with self.store.transaction() as transaction:
-            written = transaction.put(body, expect=expect)
-            if not operation_type:
-                return Accepted(written, None)
-            operation = journal.new_operation(operation_type, written, parameters, body["updatedBy"])
-            owner = self.runner.owner if self.operate else None
-            operation = journal.begin(transaction, self.store, operation, owner)
-        if self.operate:
-            self.runner.start(operation["uid"])
-        if written["kind"] == VM.name:
-            written = {
-                **written,
-                "status": {
-                    **written.get("status", {}),
-                    "power": written.get("status", {}).get("power", "absent"),
-                    "addresses": [],
-                    "operation": describe_operation(operation),
-                },
-            }
-        return Accepted(written, operation)
-
-    def delete(self, kind: str, name: str, *, if_version: int | None = None, keep_disks: bool = False) -> Accepted:
-        """Delete an object; see the protocol."""
-        from backend.local.creation import current_user, find_users  # noqa: PLC0415 - pydantic
-
+        """Write a new version that is as an old one; see the protocol."""
         which = find_kind(kind)
-        if which is OPERATION:
-            raise UsageError(f"operation {name}", "operations are kept, not deleted", f"kc op cancel {name}")
-        document = self._find_own(which, name)
-        if if_version is not None and document["version"] != if_version:
+        live = self.find_own(which, name)
+        old = self.find_version(which, name, version)
+        wish = {key: old[key] for key in ("kind", "name", "metadata", "spec")}
+        expected = live["version"] if if_version is None else if_version
+        return self.update(wish, if_version=expected, message=message or f"rollback to version {version}")
+
+    def undo(self, kind: str, name: str, *, if_version: int | None = None) -> Accepted:
+        """Take the newest change back; see the protocol."""
+        which = find_kind(kind)
+        live = self.find_own(which, name)
+        earlier = [entry for entry in self.history(kind, name) if entry.version < live["version"] and entry.document]
+        if not earlier:
             raise ConflictError(
-                f"{which.title} {name}", f"version is {document['version']}, not {if_version}", "look at it again"
+                f"{which.title} {name}", "it has no earlier version", f"kc {which.command} delete {name} takes it away"
             )
-        users = find_users(self.store, which, document["uid"])
-        if users:
-            raise ConflictError(
-                f"{which.title} {name}", f"in use by VM {', '.join(users)}", "delete what uses it first"
-            )
-        if which not in (VM, IMAGE, NETWORK):
-            with self.store.transaction() as transaction:
-                transaction.delete(which.name, document["uid"], expect=document["version"])
-            return Accepted(document, None)
-        if which is IMAGE:
-            self._check_image_unused(document)
-        return self._operate_on(
-            document, f"{which.command}.delete", {"keepDisks": keep_disks}, current_user()
+        expected = live["version"] if if_version is None else if_version
+        message = f"undo of version {live['version']}"
+        return self.rollback(kind, name, earlier[-1].version, if_version=expected, message=message)
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        if_version: int | None = None,
+        keep_disks: bool = False,
+        now: bool = False,
+        message: str = "",
+    ) -> Accepted:
+        """Delete an object; see the protocol."""
+        from backend.local.deleting import delete  # noqa: PLC0415 - pydantic
+
+        return delete(
+            self, find_kind(kind), name, if_version=if_version, keep_disks=keep_disks, now=now, message=message
         )  # fmt: skip
 
-    def _check_image_unused(self, document: Document) -> None:
-        from backend.images.volumes import image_volume  # noqa: PLC0415
+    def restore(self, kind: str, name: str, *, uid: str = "", new_disks: bool = False) -> Accepted:
+        """Bring a deleted object back; see the protocol."""
+        from backend.local.deleting import restore  # noqa: PLC0415 - pydantic
 
-        users = self.hypervisor.volume_users(image_volume(document["spec"]))
-        if users:
-            raise ConflictError(
-                f"image {document['name']}", f"in use by domain {', '.join(users[:3])}", "delete what uses it first"
-            )
+        return restore(self, find_kind(kind), name, uid=uid, new_disks=new_disks)
 
-    def _find_own(self, kind: Kind, name: str) -> Document:
-        document = self.store.find(kind.name, name)
-        if document is not None:
-            return document
-        if kind is VM and self.observer.find_foreign(name) is not None:
-            raise ConflictError(f"VM {name}", "it is foreign: this KC did not make it", "use virsh, or its own KC")
-        raise NotFoundError(f"{kind.title} {name}", f"no such {kind.title}", f"see kc {kind.command} list")
+    def empty_trash(self, names: Sequence[str] | None = None) -> list[Accepted]:
+        """Remove deleted objects for good; see the protocol."""
+        from backend.local.deleting import empty  # noqa: PLC0415 - pydantic
 
-    def _operate_on(self, document: Document, operation_type: str, parameters: dict[str, Any], by: str) -> Accepted:
-        from backend.operations import journal  # noqa: PLC0415 - as above
-
-        operation = journal.new_operation(operation_type, document, parameters, by)
-        with self.store.transaction() as transaction:
-            operation = journal.begin(
-                transaction, self.store, operation, self.runner.owner if self.operate else None
-            )  # fmt: skip
-        if self.operate:
-            self.runner.start(operation["uid"])
-        return Accepted(document, operation)
+        return empty(self, names)
 
     def act(self, name: str, action: str, parameters: dict[str, Any] | None = None) -> Accepted:
         """Start, stop or reboot a VM; see the protocol."""
@@ -203,13 +179,15 @@ class LocalService:
 
         if action not in ("start", "stop", "reboot"):
             raise UsageError(f"VM {name}", f"no such action: {action}", "known are start, stop and reboot")
-        document = self._find_own(VM, name)
+        document = self.find_own(VM, name)
         observed = self.hypervisor.observe(document["uid"])
         power = observed.power if observed is not None else "absent"
         if action == "reboot":
             if power != "running":
                 raise ConflictError(f"VM {name}", f"it is {power}", f"kc vm start {name}")
-            return self._operate_on(document, "vm.reboot", parameters or {}, current_user())
+            # What waits for a restart needs a new start of QEMU, which a reboot inside of it is not.
+            waits = document["status"].get("pendingRestart") and not (parameters or {}).get("force")
+            return self.operate_on(document, "vm.restart" if waits else "vm.reboot", parameters or {})
         wanted = "running" if action == "start" else "stopped"
         already = power == wanted or (wanted == "stopped" and power == "absent")
         if already and document["spec"]["power"] == wanted:
@@ -233,100 +211,22 @@ class LocalService:
         body = prepare_image(self.store, name, path, metadata, declared)
         return self.accept(body, "image.create", origin, expect=0)
 
-    # --- operations
-    def wait(self, operation: str, *, timeout: float | None = None, progress: Progress | None = None) -> Document:
-        """Return an operation once it ended; see the protocol."""
-        from backend.operations import journal  # noqa: PLC0415 - as above
-
-        deadline = None if timeout is None else time.monotonic() + timeout
-        since = self.store.revision()
-        seen: Document | None = None
-        while True:
-            document = self.get(OPERATION.name, operation)
-            if document != seen:
-                seen = document
-                if progress is not None:
-                    progress(document)
-            status = document["status"]
-            if status["state"] in journal.ENDED:
-                # Its thread still holds the store for a moment; who was told of the end may close it.
-                self.runner.join(document["uid"], 5.0)
-                return document
-            if status.get("parked") and not self.runner.is_running(document["uid"]):
-                raise from_problem(status["error"])
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimedOutError(
-                    f"operation {operation}",
-                    f"not ended after {timeout:.0f} s",
-                    f"it goes on; see kc op show {operation}",
-                )
-            if self.operate and not self.runner.is_running(document["uid"]):
-                self.runner.take_up()
-            changes = self.store.changes(since, (OPERATION.name,), wait=POLL_SECONDS)
-            since = changes[-1].revision if changes else since
-
-    def wait_until(self, name: str, state: str, *, timeout: float, progress: Progress | None = None) -> Document:
-        """Return a VM once it is running or ready; see the protocol."""
-        deadline = time.monotonic() + timeout
-        while True:
-            document = self.get(VM.name, name)
-            if progress is not None:
-                progress(document)
-            power = document["status"]["power"]
-            if power == "running" and (state == "running" or self.observer.is_ready(document)):
-                return document
-            if power in ("stopped", "crashed", "absent") and "operation" not in document["status"]:
-                raise FailedError(f"VM {name}", f"it is {power}", f"see kc vm console {name} --log")
-            if time.monotonic() >= deadline:
-                raise TimedOutError(f"VM {name}", f"not {state} after {timeout:.0f} s: {self.observer.why(document)}",
-                                    f"see kc vm console {name} --log")  # fmt: skip
-            time.sleep(POLL_SECONDS)
-
-    def cancel(self, operation: str) -> Document:
-        """Ask an operation to end and undo itself."""
-        from backend.operations import journal  # noqa: PLC0415 - as above
-
-        document = journal.request_cancel(self.store, operation)
-        self.runner.cancel(document["uid"])
-        if self.operate:
-            self.runner.take_up()
-        return document
-
-    def resume(self, *, wait: bool = True, report: Callable[[str], None] | None = None) -> int:
-        """Take up what an earlier process left unfinished, and return how many operations that were.
-
-        Waits until they ended, or until the hypervisor turns out not to answer.
-        """
-        uids = self.runner.take_up() if self.store.leases() else []
-        for uid in uids:
-            document = self.store.get(OPERATION.name, uid)
-            if document is None:
-                continue
-            if report is not None:
-                target = document["spec"]["target"]
-                report(f"finishing {document['spec']['type']} of {target['name']}, which was interrupted")
-            if wait:
-                try:
-                    self.wait(document["name"], timeout=600)
-                except KCError as error:
-                    if report is not None:
-                        report(f"{document['name']} goes on later: {error}")
-        return len(uids)
-
     # --- watching and consoles
     def samples(self) -> list[Sample]:
         """Return the counters of all domains."""
         return self.hypervisor.samples()
 
-    def watch(self, kinds: Sequence[str] = (), *, since: int | None = None) -> Iterator[Event | None]:
+    def watch(
+        self, kinds: Sequence[str] = (), *, since: int | None = None, selector: str = ""
+    ) -> Iterator[Event | None]:
         """Yield changes; see the protocol."""
-        return self.observer.watch([find_kind(kind).name for kind in kinds], since)
+        return self.observer.watch([find_kind(kind).name for kind in kinds], since, _parse_selector(selector))
 
     def console(self, name: str) -> ConsoleStream:
         """Open a VM's serial console, what it has said so far first."""
         from backend.local.console import open_console  # noqa: PLC0415
 
-        document = self._find_own(VM, name)
+        document = self.find_own(VM, name)
         # A domain that is being started has no console yet; whoever asks wants to see it boot.
         operation = running_operations(self.store).get(document["uid"])
         if operation is not None:
@@ -337,7 +237,7 @@ class LocalService:
         """Return the last of what a VM's console has said."""
         from backend.local.console import read_log  # noqa: PLC0415
 
-        return read_log(self.hypervisor, self._find_own(VM, name), limit_bytes)
+        return read_log(self.hypervisor, self.find_own(VM, name), limit_bytes)
 
     # --- the whole
     def initialise(self, report: Callable[[str], None]) -> list[str]:
@@ -352,28 +252,40 @@ class LocalService:
 
         return diagnose(self.store, self.hypervisor, self.settings)
 
-    def close(self) -> None:
-        """Let go of everything."""
-        if self._runner is not None:
-            self._runner.close()
-        self.observer.close()
-        self.hypervisor.close()
-        self.store.close()
+    def export(self) -> Iterator[Document]:
+        """Yield the whole store, history included."""
+        return self.store.dump()
+
+    def load(self, records: Iterable[Document]) -> int:
+        """Take an export into an empty store."""
+        return self.store.load(records)
+
+    def check_store(self, *, repair: bool = False) -> list[Fault]:
+        """Verify the store."""
+        return self.store.check(repair=repair)
+
+    def compact_store(self) -> Compaction:
+        """Drop the history that is to be kept no longer."""
+        return self.store.compact()
+
+    def copy_store(self, source: str, target: str) -> int:
+        """Copy all of one store into another, which must be empty."""
+        from backend.store.opening import open_store  # noqa: PLC0415 - another store than this one's
+
+        retentions, etcd = self.settings.retentions, self.settings.etcd
+        with (
+            closing(open_store(source, create=False, retentions=retentions, etcd=etcd)) as old,
+            closing(open_store(target, retentions=retentions, etcd=etcd)) as new,
+        ):
+            return new.load(old.dump())
 
 
-def _parse_selector(selector: str) -> Callable[[Document], bool] | None:
+def _parse_selector(selector: str) -> Selector | None:
     if not selector.strip():
         return None
     from backend.model.selectors import parse  # noqa: PLC0415 - most lists have none
 
     return parse(selector)
-
-
-def _label(store: Store) -> str:
-    import os  # noqa: PLC0415
-    import socket  # noqa: PLC0415
-
-    return f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()} {store.url}"
 
 
 __all__ = ["LocalService"]

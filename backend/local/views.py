@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from backend.errors import RefusedError
 from backend.hypervisor.plan import Address, ObservedDomain
-from backend.model.documents import API_VERSION, Document
-from backend.model.kinds import OPERATION, VM
+from backend.model.documents import API_VERSION, Document, is_readable
+from backend.model.kinds import OPERATION, VM, find_kind
 from backend.text import sanitise
 
 if TYPE_CHECKING:
     from backend.store.protocol import Store
+
+
+def check_readable(document: Document) -> None:
+    """Raise RefusedError for a document that a newer KC wrote."""
+    if not is_readable(document):
+        what = f"{find_kind(document['kind']).title} {document['name']}"
+        why = f"a newer KC wrote it, as {sanitise(document.get('apiVersion'), 40)}"
+        raise RefusedError(what, why, "use that KC to change it")
 
 
 def describe_operation(operation: Document) -> dict[str, Any]:
@@ -59,6 +68,8 @@ def show_vm(
     `answered` says whether the hypervisor was asked and answered; without it the stored state stays, marked stale.
     """
     status = dict(document.get("status", {}))
+    if not is_readable(document):
+        return {**document, "status": {**status, "power": observed.power if observed else "unknown", "addresses": []}}
     if not answered:
         status["stale"] = True
         status.setdefault("power", "unknown")

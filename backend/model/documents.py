@@ -14,6 +14,11 @@ Document = dict[str, Any]
 """A whole document, as JSON values."""
 
 
+def is_readable(document: Document) -> bool:
+    """Return whether this KC knows the shape of a document; what a newer one wrote is shown, and left as it is."""
+    return bool(document.get("apiVersion", API_VERSION) == API_VERSION)
+
+
 def format_time(seconds: float | None = None) -> str:
     """Return a time (Unix seconds; now by default) as RFC 3339 in UTC with milliseconds and `Z`."""
     at = time.time() if seconds is None else seconds

@@ -21,8 +21,11 @@ IMAGE = Kind("Image", "image", "images", "image")
 NETWORK = Kind("Network", "network", "networks", "network")
 MACHINE_TYPE = Kind("MachineType", "type", "machine-types", "machine type")
 OPERATION = Kind("Operation", "op", "operations", "operation")
+TRASH = Kind("Trash", "trash", "trash", "deleted object")
 
-KINDS: tuple[Kind, ...] = (VM, IMAGE, NETWORK, MACHINE_TYPE, OPERATION)
+KINDS: tuple[Kind, ...] = (VM, IMAGE, NETWORK, MACHINE_TYPE, OPERATION, TRASH)
+KEPT_KINDS: tuple[Kind, ...] = (VM, IMAGE, NETWORK, MACHINE_TYPE)
+"""What a customer makes, changes and deletes."""
 
 
 def find_kind(word: str) -> Kind:

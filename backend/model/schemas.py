@@ -25,7 +25,7 @@ from pydantic.alias_generators import to_camel
 
 from backend.errors import RefusedError
 from backend.model.documents import API_VERSION, Document
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM, Kind, find_kind
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
 from backend.text import sanitise
 
 # A name is a DNS label (RFC 1123): it becomes a host name, a domain's name and a part of a URL.
@@ -262,12 +262,21 @@ class OperationSpec(Model):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+class TrashSpec(Model):
+    """A deleted object that can be brought back; its metadata is what the object's was."""
+
+    target: Target
+    document: dict[str, Any] = Field(description="the object as it was")
+    until: str = Field(description="when what it has on the host is removed for good")
+
+
 SPECS: dict[str, type[Model]] = {
     VM.name: VMSpec,
     IMAGE.name: ImageSpec,
     NETWORK.name: NetworkSpec,
     MACHINE_TYPE.name: MachineTypeSpec,
     OPERATION.name: OperationSpec,
+    TRASH.name: TrashSpec,
 }
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from backend.errors import ConflictError, FailedError
 from backend.images.volumes import image_volume
+from backend.model.documents import Document
+from backend.model.kinds import IMAGE, TRASH
 from backend.operations.steps import Context, Step
+from backend.store.protocol import Store
 
 
 def fingerprint(status: os.stat_result) -> str:
@@ -54,8 +57,20 @@ def store_bytes(context: Context) -> None:
     context.status["volume"] = name
 
 
+def is_shared(store: Store, digest: str, uid: str) -> bool:
+    """Return whether another image than `uid`, or another one in the trash, has the same bytes."""
+
+    def has_it(document: Document) -> bool:
+        spec = document["spec"].get("document", document).get("spec", {})
+        return bool(document["uid"] != uid and spec.get("digest") == digest)
+
+    return any(store.list_documents(kind.name, where=has_it, limit=1).items for kind in (IMAGE, TRASH))
+
+
 def remove_bytes(context: Context) -> None:
-    """Delete the image's bytes, unless a domain of the host still uses them."""
+    """Delete the image's bytes, unless another image has the same or a domain of the host still uses them."""
+    if is_shared(context.store, context.target["spec"]["digest"], context.target["uid"]):
+        return
     volume = image_volume(context.target["spec"])
     users = context.hypervisor.volume_users(volume)
     if users:
@@ -67,6 +82,8 @@ def remove_bytes(context: Context) -> None:
 
 def remove_unused_bytes(context: Context) -> None:
     """Delete what a failed upload left; bytes that somebody uses by now stay."""
+    if is_shared(context.store, context.target["spec"]["digest"], context.target["uid"]):
+        return
     volume = image_volume(context.target["spec"])
     if context.hypervisor.find_volume(volume) is None and not context.hypervisor.volume_users(volume):
         context.hypervisor.ensure_volume_gone(volume)

@@ -96,23 +96,29 @@ def new_operation(operation_type: str, target: Document, parameters: dict[str, A
     }
 
 
+def check_idle(transaction: Transaction, store: Store, target: Document) -> None:
+    """Raise ConflictError while an operation works on `target` (anything with kind, name and uid)."""
+    for uid, lease in store.leases():
+        if lease.get("target") != target["uid"]:
+            continue
+        other = transaction.get(OPERATION.name, uid)
+        if other is None or transaction.get_lease(uid) is None:
+            continue
+        raise ConflictError(
+            f"{target['kind']} {target['name']}",
+            f"{other['name']} ({other['spec']['type']}) is at work on it",
+            f"wait for it, or end it with kc op cancel {other['name']}",
+            operation=other["name"],
+        )
+
+
 def begin(transaction: Transaction, store: Store, operation: Document, owner: Owner | None) -> Document:
     """Write a new operation and its lease (free without an owner).
 
     Raises ConflictError while another operation works on the same target.
     """
     target = operation["spec"]["target"]
-    for uid, lease in store.leases():
-        if lease.get("target") == target["uid"]:
-            other = transaction.get(OPERATION.name, uid)
-            if other is None or transaction.get_lease(uid) is None:
-                continue
-            raise ConflictError(
-                f"{target['kind']} {target['name']}",
-                f"{other['name']} ({other['spec']['type']}) is at work on it",
-                f"wait for it, or end it with kc op cancel {other['name']}",
-                operation=other["name"],
-            )
+    check_idle(transaction, store, target)
     written = transaction.put(operation, expect=0)
     status = {"state": "queued", "percent": 0, "steps": [], "queuedAt": format_time()}
     transaction.put_status(OPERATION.name, operation["uid"], status)

@@ -77,6 +77,12 @@ def make_network(context: Context) -> None:
     ensure_network(context.hypervisor, context.target)
 
 
+def change_network(context: Context) -> None:
+    """Make the libvirt network what the document says now."""
+    if not context.target["spec"]["uplink"].startswith("bridge:"):
+        context.hypervisor.replace_network(plan_network(context.target))
+
+
 def remove_network(context: Context) -> None:
     """Remove the libvirt network, unless a domain of the host, or another KC, may still use it."""
     network = context.target
@@ -91,4 +97,5 @@ def remove_network(context: Context) -> None:
 
 
 PRESENT = (Step("network", "bringing the network up", make_network),)
+CHANGED = (Step("network", "changing the network", change_network),)
 ABSENT = (Step("network", "removing the network", remove_network),)

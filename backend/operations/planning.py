@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from backend.errors import RefusedError
-from backend.operations import images, networks, vms
+from backend.operations import images, networks, trash, vms
 from backend.operations.steps import Plan
 
 PLANS: dict[str, Plan] = {
     "vm.create": Plan(steps=vms.PRESENT, undo=vms.ABSENT),
     "vm.start": Plan(steps=vms.PRESENT),
     "vm.stop": Plan(steps=vms.STOPPED),
+    "vm.update": Plan(steps=vms.CHANGED),
+    "vm.restore": Plan(steps=vms.PRESENT),
+    "vm.restart": Plan(steps=vms.RESTARTED),
     "vm.reboot": Plan(steps=vms.REBOOTED),
     "vm.delete": Plan(steps=vms.ABSENT, outcome="delete"),
     "network.create": Plan(steps=networks.PRESENT, undo=networks.ABSENT),
+    "network.update": Plan(steps=networks.CHANGED),
+    "network.restore": Plan(steps=networks.PRESENT),
     "network.delete": Plan(steps=networks.ABSENT, outcome="delete"),
     "image.create": Plan(steps=images.PRESENT, undo=images.UNDONE),
     "image.store": Plan(steps=images.PRESENT),
     "image.delete": Plan(steps=images.REMOVED, outcome="delete"),
+    "trash.purge": Plan(steps=trash.PURGED, outcome="delete"),
 }
 
 

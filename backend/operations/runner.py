@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from backend.model.kinds import OPERATION
 from backend.operations import journal
 from backend.operations.planning import plan_operation
 from backend.operations.steps import Cancelled, Context, Plan, Step
+from backend.operations.trash import discard
 from backend.store.protocol import Store
 from backend.text import sanitise
 
@@ -93,6 +95,8 @@ class _Run:
             self.runner.trace("worked", step.id)
             entry.update(state="done", endedAt=format_time())
             entry.pop("progress", None)
+            # Whoever goes on after this process does not do the step again, and needs what it found.
+            self.status["found"] = context.status
             self.status["percent"] = self._percent()
             self.write()
             self.runner.trace("passed", step.id)
@@ -101,16 +105,29 @@ class _Run:
         """Write the end: journal, the target's status or its deletion, and the lease's removal, all in one."""
         target = context.target
         self.status.update(state=state, endedAt=format_time())
+        self.status.pop("found", None)
         delete = undone and bool(plan.undo) if state != "succeeded" else plan.outcome == "delete"
         with self.store.transaction() as transaction:
             journal.check_fence(transaction, self.runner.owner, self.uid, self.fence)
             live = transaction.get(target["kind"], target["uid"])
             if live is not None and delete:
-                transaction.delete(target["kind"], target["uid"])
-            elif live is not None and state == "succeeded":
-                transaction.put_status(target["kind"], target["uid"], {**live.get("status", {}), **context.status})
+                parameters, by = self.operation["spec"]["parameters"], self.operation.get("updatedBy", "")
+                until = parameters.get("until", "") if plan.outcome == "delete" else ""
+                discard(transaction, live, by=by, message=parameters.get("message", ""), until=until)
+            elif live is not None:
+                transaction.put_status(target["kind"], target["uid"], self._describe_target(live, state, context))
             transaction.put_status(OPERATION.name, self.uid, self.status)
             transaction.put_lease(self.uid, None)
+
+    def _describe_target(self, live: Document, state: str, context: Context) -> dict[str, Any]:
+        """Return the status that the end leaves the target with: what the steps found, or what a person should see."""
+        status = {key: value for key, value in live.get("status", {}).items() if key != "problem"}
+        if state == "succeeded":
+            return {**status, **context.status}
+        operation_type = self.operation["spec"]["type"]
+        why = f"{operation_type} was cancelled" if state == "cancelled" else self.status["error"]["detail"]
+        problem = f"{operation_type}: {why}" if state == "failed" else why
+        return {**status, **context.status, "problem": problem}
 
 
 class _Yield(Exception):  # noqa: N818 - no error: the process is about to leave
@@ -131,6 +148,7 @@ class Runner:
         self._slots = threading.BoundedSemaphore(MAXIMUM_RUNNING)
         self._threads: dict[str, threading.Thread] = {}
         self._runs: dict[str, _Run] = {}
+        self._faults: dict[str, FailedError] = {}
         self._guard = threading.Lock()
         self._renewer: threading.Thread | None = None
 
@@ -155,10 +173,18 @@ class Runner:
 
     def take_up(self) -> list[str]:
         """Start every unfinished operation that nobody works on, and return their uids."""
-        free = [uid for uid, lease in self.store.leases() if self.owner.may_take(lease) and not self.is_running(uid)]
+        free = [
+            uid
+            for uid, lease in self.store.leases()
+            if uid not in self._faults and self.owner.may_take(lease) and not self.is_running(uid)
+        ]
         for uid in free:
             self.start(uid)
         return free
+
+    def fault_of(self, uid: str) -> FailedError | None:
+        """Return why this process cannot go on with an operation: an error that its journal could not take."""
+        return self._faults.get(uid)
 
     def cancel(self, uid: str) -> None:
         """Make a cancel known at once where the operation runs in this process."""
@@ -215,6 +241,13 @@ class Runner:
             except KCError as error:
                 # The journal itself could not be written: another process has it, or the store is out of reach.
                 _log.warning("operation %s left as it is: %s", operation["name"], error)
+            except Exception as error:  # noqa: BLE001 - the boundary: a fault of KC's is told once, not met for ever
+                _log.exception("operation %s", operation["name"])
+                why = f"internal error: {sanitise(repr(error), 300)}"
+                hint = f"it is left as it is; another KC may go on: kc op show {operation['name']}"
+                self._faults[uid] = FailedError(f"operation {operation['name']}", why, hint)
+                with suppress(KCError):
+                    journal.release(self.store, self.owner, uid, fence)
             finally:
                 self._runs.pop(uid, None)
 
@@ -244,6 +277,7 @@ class Runner:
             target=target,
             owner_label=self.label,
             report=lambda _done, _total: None,
+            status=dict(run.status.get("found", {})),
         )
 
     def _attempt(self, run: _Run, plan: Plan, context: Context) -> bool:

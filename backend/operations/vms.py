@@ -16,6 +16,11 @@ from backend.operations.steps import Context, Step
 
 GIB = 1 << 30
 STOP_GRACE_SECONDS = 60.0
+_PATHS = {
+    "cpus": "spec.parameters.cpus", "memory": "spec.parameters.memoryMiB", "firmware": "spec.type",
+    "disk:root": "spec.parameters.diskGiB",
+}  # fmt: skip
+"""Where a document says what a driver calls by these words; the rest are NICs."""
 
 
 def disk_volume(uid: str, disk: str) -> str:
@@ -34,7 +39,7 @@ def console_volume(uid: str) -> str:
 
 
 def _pinned(context: Context, kind: str, reference: Document) -> Document:
-    """Return the document that a reference is pinned to, at its pinned version where it has one."""
+    """Return the document that a reference is pinned to, at its pinned version where that is still kept."""
     uid, name = reference["uid"], reference["name"]
     document = context.store.get(kind, uid)
     version = reference.get("version", 0)
@@ -154,11 +159,22 @@ def _plan_nic(nic: Document, network: Document) -> NicPlan:
 
 
 def settle_power(context: Context) -> None:
-    """Start the domain where the document wants it running."""
-    uid = context.target["uid"]
+    """Start the domain where the document wants it running, and change what already ran as far as that can be done."""
     if _wants_power(context):
-        context.hypervisor.ensure_running(uid)
+        context.hypervisor.ensure_running(context.target["uid"])
+        waiting = context.hypervisor.apply_live(plan_domain(context))
+        context.status["pendingRestart"] = [
+            _PATHS.get(word, f"spec.nics.{word.removeprefix('nic:')}") for word in waiting
+        ]
     _note_power(context)
+
+
+def reach_power(context: Context) -> None:
+    """Start or change the domain, or shut its guest down, as the document wants it."""
+    if _wants_power(context):
+        settle_power(context)
+    else:
+        stop_domain(context)
 
 
 def _note_power(context: Context) -> None:
@@ -214,8 +230,8 @@ def release_leases(context: Context) -> None:
 
 
 def delete_volumes(context: Context) -> None:
-    """Delete the VM's disks (unless they are to be kept), its seed and its console log."""
-    keep = bool(context.parameters.get("keepDisks"))
+    """Delete the VM's seed and console log, and its disks unless they are to be kept or go to the trash with it."""
+    keep = bool(context.parameters.get("keepDisks") or context.parameters.get("until"))
     kept = disk_volume(context.target["uid"], "root")
     for volume in context.hypervisor.list_volumes(f"kc-{context.target['uid']}-"):
         if not (keep and volume.name == kept):
@@ -234,10 +250,13 @@ STOPPED = (
     Step("stop", "shutting the guest down", stop_domain),
     Step("define", "defining the domain", define_domain),
 )
+_DEFINED, _POWERED = PRESENT[:-1], PRESENT[-1]
+CHANGED = (*_DEFINED, Step("power", "changing what runs", reach_power))
+RESTARTED = (Step("stop", "shutting the guest down", stop_domain), *_DEFINED, _POWERED)
 REBOOTED = (Step("reboot", "rebooting the guest", reboot_domain),)
 ABSENT = (
     Step("power-off", "cutting the power", power_off),
     Step("undefine", "removing the domain", undefine_domain),
     Step("leases", "releasing its addresses", release_leases),
-    Step("volumes", "deleting its disks", delete_volumes),
+    Step("volumes", "clearing up its volumes", delete_volumes),
 )

@@ -85,6 +85,11 @@ def encode(value: dict[str, Any], table: str, name: str) -> tuple[bytes, dict[st
     return data, copy
 
 
+def encode_value(value: Any) -> bytes:
+    """Return the bytes of a JSON value that was decoded here."""
+    return _codec.encode(value)
+
+
 def encode_metadata(document: dict[str, Any]) -> bytes | None:
     """Return the bytes of the metadata of a document that `encode` took; None where they are many."""
     data = _codec.encode(document.get("metadata", {}))

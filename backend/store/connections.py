@@ -19,6 +19,7 @@ from backend.store.lock import FileLock
 _WRITER_CACHE_MIB = 16
 _READER_CACHE_MIB = 8
 _CLOSING_PATIENCE = 2.0  # seconds
+_NO_TRANSACTION = "a write needs a transaction of the same thread"
 
 Values = Sequence[Any] | dict[str, Any]
 
@@ -29,16 +30,23 @@ class Connections:
     A reader is lent to one thread at a time, whichever comes next: a thread that ends closes nothing outside the lock.
     """
 
-    def __init__(self, path: Path, lock: FileLock, moved: Callable[[], None]) -> None:
-        """Nothing is opened before it is needed; `moved` is called after each commit that `move` announced."""
+    def __init__(
+        self, path: Path, lock: FileLock, moved: Callable[[], None], finish: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        """Nothing is opened before it is needed.
+
+        `moved` is called after each commit that `move` announced; `finish` before one that `move` says it is due for.
+        """
         self._path = path
         self._lock = lock
         self._announce = moved
+        self._finish = finish
         self._process = os.getpid()
         self._idle: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection | None = None
         self._owner = 0
         self._moved = False
+        self._due = False
         self._fault: KCError | None = None
         self._closed = False
         self.memory: dict[tuple[str, str], Any] = {}
@@ -84,6 +92,19 @@ class Connections:
         except sqlite3.Error as error:
             raise explain(self._path, error) from error
 
+    @contextmanager
+    def moment(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection whose reads are all of one moment; in a transaction of this thread, of that one."""
+        if self.writing:
+            yield self.writer
+            return
+        with self.reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
     def transaction(self, *, join: bool = False) -> AbstractContextManager[None]:
         """Open a transaction for this thread, or a part of the one that it has open: all of it or nothing.
 
@@ -96,18 +117,34 @@ class Connections:
 
     def write(self, statement: str, values: Values = ()) -> sqlite3.Cursor:
         """Run a statement inside this thread's transaction."""
-        if self._writer is None or self._owner != get_ident():
-            msg = "a write needs a transaction of the same thread"
-            raise RuntimeError(msg)
+        writer = self._writer
+        if writer is None or self._owner != get_ident():
+            raise RuntimeError(_NO_TRANSACTION)
         try:
-            return self._writer.execute(statement, values)
+            return writer.execute(statement, values)
         except sqlite3.Error as error:
             self._fault = explain(self._path, error)
             raise self._fault from error
 
-    def move(self) -> None:
-        """Note that the transaction moves the feed."""
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The connection of this thread's transaction; who uses it explains SQLite's errors himself."""
+        if self._writer is None or self._owner != get_ident():
+            raise RuntimeError(_NO_TRANSACTION)
+        return self._writer
+
+    def run(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """Run several statements inside this thread's transaction."""
+        try:
+            function(self.writer)
+        except sqlite3.Error as error:
+            self._fault = explain(self._path, error)
+            raise self._fault from error
+
+    def move(self, *, due: bool) -> None:
+        """Note that the transaction moves the feed, and whether it has to be finished before it is committed."""
         self._moved = True
+        self._due = self._due or due
 
     def begin(self) -> None:
         """Take the lock and open a transaction for this thread."""
@@ -115,10 +152,7 @@ class Connections:
         self._lock.acquire()
         try:
             self.check()  # it may have been closed while this thread stood in the queue
-            if self._writer is None:
-                self._writer = connect(self._path, cache_mib=_WRITER_CACHE_MIB)
-                self._writer.execute("PRAGMA journal_mode=WAL")  # a copy made by VACUUM INTO has lost it
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._open_writer().execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             self._lock.release()
             raise explain(self._path, error) from error
@@ -126,6 +160,7 @@ class Connections:
             self._lock.release()
             raise
         self._moved = False
+        self._due = False
         self._fault = None
         self._owner = get_ident()
 
@@ -136,6 +171,8 @@ class Connections:
             if commit:
                 if self._fault:
                     raise self._fault
+                if self._due:
+                    self.run(self._finish)
                 self.write("COMMIT")
                 committed = True
         finally:
@@ -155,6 +192,17 @@ class Connections:
                 return
             self.write("ROLLBACK TO part")
         self.write("RELEASE part")
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection that writes, under the lock and in no transaction; not inside one of this thread."""
+        self.check()
+        with self._lock:
+            self.check()
+            try:
+                yield self._open_writer()
+            except sqlite3.Error as error:
+                raise explain(self._path, error) from error
 
     def close(self, close_others: Callable[[], None]) -> None:
         """Close them all, and what else is open on the file; after a first call, or a fork, nothing is done."""
@@ -179,6 +227,12 @@ class Connections:
         finally:
             if locked:
                 self._lock.release(close=True)
+
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = connect(self._path, cache_mib=_WRITER_CACHE_MIB)
+            self._writer.execute("PRAGMA journal_mode=WAL")  # a copy made by VACUUM INTO has lost it
+        return self._writer
 
     def _borrow(self) -> sqlite3.Connection:
         try:

@@ -10,18 +10,28 @@ from __future__ import annotations
 import sqlite3
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 from backend.errors import ConflictError, KCError
+from backend.model.upkeep import Compaction, Fault
 from backend.store.connections import Connections
 from backend.store.faults import describe, explain
-from backend.store.files import check_format, connect, ensure_file
+from backend.store.files import bring_up, connect, ensure_file, read_identity
+from backend.store.formats import FORMATS, KEEP, find_format
 from backend.store.lock import FileLock
-from backend.store.rows import KEPT_VERSIONS, PICKED, STATUS, Change, Label, ListedRow, LogEntry, Row
+from backend.store.protocol import Predicate, Retentions
+from backend.store.rows import STATUS, Change, Label, ListedRow, LogEntry, LogRecord, Row, Snapshot
 from backend.store.watcher import Watcher
+
+_PAGE_ROWS = 500
+PICKED = 500
+"""How many names are looked up in one statement."""
+WINDOW = 64
+"""How many writes share the work of bringing the index up to date."""
+_KEPT = Retentions()
 
 _LIVE = """
     FROM head JOIN log ON log.revision = head.revision
@@ -32,14 +42,15 @@ _LIVE = """
 _READ = f"SELECT log.version, log.body, status.body {_LIVE} AND head.id = ?"
 _FIND = f"SELECT log.version, log.body, status.body {_LIVE} AND head.name = ?"
 _PAGE = f"SELECT head.name, log.version, log.body, status.body {_LIVE} AND head.name > ? ORDER BY head.name LIMIT ?"
-_PICK = f"SELECT head.name, log.version, log.body, status.body {_LIVE} AND head.name IN (%s) ORDER BY head.name"
-# The sign keeps SQLite from walking the index of names, which is not in the order of the rows.
-_SIFT = (
-    "SELECT id, name, metadata FROM head WHERE tbl = ? AND id > ? AND +name > ?"
-    " AND (metadata IS NULL OR 1 %s) ORDER BY id LIMIT ?"
+_PICK = (
+    f"SELECT head.name, log.version, log.body, status.body {_LIVE}"
+    f" AND head.name IN ({','.join('?' * PICKED)}) ORDER BY head.name"
 )
 _SCAN = f"SELECT head.id, log.version, log.body, status.body {_LIVE} AND head.id > ? ORDER BY head.id LIMIT ?"
 _LAST_BODY = "SELECT version, body FROM log WHERE tbl = ? AND id = ? AND version < ? ORDER BY version DESC LIMIT 1"
+
+
+_APPEND = "INSERT INTO log (tbl, id, version, at, event, name, body, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class FileEngine:
@@ -48,21 +59,29 @@ class FileEngine:
     Made after a fork, never taken through one.
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool = True, retentions: Retentions = _KEPT) -> None:
         """Open the store at `path`, made where it is missing; raises RefusedError for a file that is none."""
         self.path = path.resolve()
+        self._retentions = retentions
         lock = FileLock(Path(f"{self.path}.lock"))
         ensure_file(self.path, lock, create=create)
         self._watcher = Watcher(partial(connect, self.path, cache_mib=1))
-        self._connections = Connections(self.path, lock, self._watcher.notify)
+        self._connections = Connections(self.path, lock, self._watcher.notify, _settle)
         # A process that forgets to close does so at its end all the same, and under the lock.
         self._end = weakref.finalize(self, _close, self._watcher, self._connections)
         try:
-            with self._connections.reading() as connection:
-                self.identity = check_format(self.path, connection)
+            self.identity = self._open(lock)
         except KCError:
             self.close()
             raise
+
+    def _open(self, lock: FileLock) -> str:
+        with self._connections.reading() as connection:
+            if find_format(self.path, connection) == len(FORMATS):
+                return read_identity(connection)
+        bring_up(self.path, lock)
+        with self._connections.reading() as connection:
+            return read_identity(connection)
 
     @property
     def what(self) -> str:
@@ -100,23 +119,26 @@ class FileEngine:
         """Return rows that have a name, after a name and in the order of names."""
         return self._connections.fetch(_PAGE, (table + STATUS, table, after, limit))
 
-    def pick(self, table: str, names: Sequence[str]) -> list[ListedRow]:
-        """Return the rows of these names that there are, in the order of names; at most `PICKED` names."""
-        # Always as many places, so that SQLite compiles it once; NULL is no name.
-        places = (*names, *[None] * (PICKED - len(names)))
-        return self._connections.fetch(_PICK % ",".join("?" * PICKED), (table + STATUS, table, *places))
+    def sift(self, table: str, where: Predicate, after: str) -> Iterator[ListedRow]:
+        """Yield rows that have a name, after a name and in the order of names, among them all that `where` accepts."""
+        from backend.store.sifting import find_few, find_many, split  # noqa: PLC0415 - a list of all needs none of it
 
-    def sift(
-        self, table: str, name: str, after: str, needles: Sequence[Sequence[bytes]], limit: int
-    ) -> list[tuple[str, str, bytes | None]]:
-        """Return (id, name, metadata) of rows with a name beyond `name`, after an id and in the order of ids.
-
-        Left out are those whose metadata does not hold one needle of each group; it is None where it is too large to
-        be kept.
-        """
-        conditions = [f"AND ({' OR '.join(['instr(metadata, ?)'] * len(group))})" for group in needles]
-        texts = [text for group in needles for text in group]
-        return self._connections.fetch(_SIFT % " ".join(conditions), (table, after, name, *texts, limit))
+        names = find_few(self._connections, table, where, after)
+        if names is None:
+            # Many are taken perhaps, and perhaps the caller has enough of them soon.
+            rows = self.page(table, after, _PAGE_ROWS)
+            yield from rows
+            if len(rows) < _PAGE_ROWS:
+                return
+            after = rows[-1][0]
+            names = find_many(self._connections, table, where, after)
+        if names is None:
+            while rows := self.page(table, after, _PAGE_ROWS):
+                yield from rows
+                after = rows[-1][0]
+            return
+        for places in split(names, PICKED):
+            yield from self._connections.fetch(_PICK, (table + STATUS, table, *places))
 
     def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:
         """Return rows after an id, in the order of ids."""
@@ -144,7 +166,7 @@ class FileEngine:
     def history(self, table: str, uid: str) -> list[LogEntry]:
         """Return what is kept of the writes under an id, the oldest first."""
         rows = self._connections.fetch(
-            "SELECT revision, version, at, body FROM log WHERE tbl = ? AND id = ? ORDER BY version", (table, uid)
+            "SELECT revision, version, at, body, note FROM log WHERE tbl = ? AND id = ? ORDER BY version", (table, uid)
         )
         return [LogEntry(*row) for row in rows]
 
@@ -213,9 +235,10 @@ class FileEngine:
         self._check_name(table, label.name)
         version = self.last_version(table, uid) + 1
         revision = self._log(table, uid, version, "created", label.name, body)
+        number = revision if label.name is not None else None
         self._connections.write(
-            "INSERT INTO head (tbl, id, revision, name, metadata) VALUES (?, ?, ?, ?, ?)",
-            (table, uid, revision, *label),
+            "INSERT INTO head (tbl, id, revision, name, metadata, number) VALUES (?, ?, ?, ?, ?, ?)",
+            (table, uid, revision, *label, number),
         )
         return version
 
@@ -233,13 +256,16 @@ class FileEngine:
         self._check_name(table, name)
         self._connections.write("UPDATE head SET name = ? WHERE tbl = ? AND id = ?", (name, table, uid))
 
-    def remove(self, table: str, uid: str, name: str | None, version: int) -> None:
-        """Delete a live row whose version is `version`; its versions stay."""
-        self._log(table, uid, version + 1, "deleted", name, None)
+    def remove(self, table: str, uid: str, name: str | None, version: int, note: bytes | None = None) -> int:
+        """Delete a live row whose version is `version`, and return the version that says so; its versions stay."""
+        self._connections.run(partial(_drop_fields, table=table, uid=uid))
+        self._log(table, uid, version + 1, "deleted", name, None, note)
         self._connections.write("DELETE FROM head WHERE tbl = ? AND id = ?", (table, uid))
+        return version + 1
 
     def forget(self, table: str, uid: str) -> None:
         """Delete a row with all its versions, without a trace in the feed."""
+        self._connections.run(partial(_drop_fields, table=table, uid=uid))
         self._forget_read(table, uid)
         self._connections.write("DELETE FROM head WHERE tbl = ? AND id = ?", (table, uid))
         self._connections.write("DELETE FROM log WHERE tbl = ? AND id = ?", (table, uid))
@@ -251,27 +277,83 @@ class FileEngine:
         else:
             self._connections.write("INSERT OR REPLACE INTO lease (id, body) VALUES (?, ?)", (uid, body))
 
+    def compact(self) -> Compaction:
+        """Drop what the retentions no longer keep, and give its room back."""
+        from backend.store.compaction import compact  # noqa: PLC0415 - the list of VMs needs none of these
+
+        return compact(self.path, self._connections, self._retentions)
+
+    def check(self, *, repair: bool) -> list[Fault]:
+        """Verify everything that is kept; with `repair` make again what follows from the versions."""
+        from backend.store.checking import check  # noqa: PLC0415
+
+        if not repair:
+            with self._connections.moment() as moment:
+                return check(moment, self.what, repair=False)
+        with self.transaction():
+            faults = check(self._connections.writer, self.what, repair=True)
+            self._connections.memory.clear()
+        return faults
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open the whole store as it is at this moment; whoever writes meanwhile is not held up."""
+        from backend.store.transfer import open_snapshot  # noqa: PLC0415
+
+        return open_snapshot(self._connections)
+
+    def load(self, identity: str, records: Iterable[LogRecord], leases: Sequence[tuple[str, bytes]]) -> int:
+        """Write what a snapshot has into an empty store, all or nothing, and return the number of records."""
+        from backend.store.transfer import load  # noqa: PLC0415
+
+        with self.transaction():
+            count = load(self._connections, self.what, identity, records, leases)
+        self.identity = identity
+        return count
+
     def _check_name(self, table: str, name: str | None) -> None:
         if name is None or not self._connections.fetch("SELECT 1 FROM head WHERE tbl = ? AND name = ?", (table, name)):
             return
         hint = "choose another name, or delete that one first"
         raise ConflictError(describe(table, name), "the name is taken", hint, reason="name")
 
-    def _log(self, table: str, uid: str, version: int, event: str, name: str | None, body: bytes | None) -> int:
-        cursor = self._connections.write(
-            "INSERT INTO log (tbl, id, version, at, event, name, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (table, uid, version, time.time(), event, name, body),
-        )
-        oldest = version - (1 if table.endswith(STATUS) else KEPT_VERSIONS)
+    def _log(
+        self,
+        table: str,
+        uid: str,
+        version: int,
+        event: str,
+        name: str | None,
+        body: bytes | None,
+        note: bytes | None = None,
+    ) -> int:
+        connections = self._connections
+        values = (table, uid, version, time.time(), event, name, body, note)
+        revision = int(connections.write(_APPEND, values).lastrowid or 0)
+        kept = 1 if table.endswith(STATUS) else self._retentions.of(table).versions
+        # A deletion alone would not tell what was deleted.
+        oldest = version - (kept if body is not None else max(kept, 2))
         if oldest > 0:
-            self._connections.write("DELETE FROM log WHERE tbl = ? AND id = ? AND version <= ?", (table, uid, oldest))
+            connections.write(KEEP, {"table": table, "uid": uid, "version": oldest})
+            connections.write("DELETE FROM log WHERE tbl = ? AND id = ? AND version <= ?", (table, uid, oldest))
         self._forget_read(table, uid)
-        self._connections.move()
-        return int(cursor.lastrowid or 0)
+        connections.move(due=revision % WINDOW == 0)
+        return revision
 
     def _forget_read(self, table: str, uid: str) -> None:
         self._connections.memory.pop((table, uid), None)
         self._connections.memory.pop((table.removesuffix(STATUS), uid), None)
+
+
+def _settle(connection: sqlite3.Connection) -> None:
+    from backend.store.indexing import settle  # noqa: PLC0415 - reading needs none of it
+
+    settle(connection)
+
+
+def _drop_fields(connection: sqlite3.Connection, table: str, uid: str) -> None:
+    from backend.store.indexing import drop  # noqa: PLC0415
+
+    drop(connection, table, uid)
 
 
 def _close(watcher: Watcher, connections: Connections) -> None:

@@ -12,30 +12,12 @@ from pathlib import Path
 from backend.errors import NotFoundError, RefusedError
 from backend.paths import make_private
 from backend.store.faults import explain, explain_file
+from backend.store.formats import migrate
 from backend.store.lock import FileLock
 
 APPLICATION_ID = 0x4B433031  # "KC01"
-FORMAT = 1
 BUSY_SECONDS = 10.0
-
-# `log` has every version that was written and is the feed; `head` says which of them is live, and has what selectors
-# ask for most next to it, so that looking through all documents is not reading them all.
-_SCHEMA = """
-CREATE TABLE log (
-    revision INTEGER PRIMARY KEY AUTOINCREMENT,
-    tbl TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL,
-    at REAL NOT NULL, event TEXT NOT NULL, name TEXT, body BLOB
-);
-CREATE UNIQUE INDEX log_row ON log (tbl, id, version);
-CREATE INDEX log_deleted ON log (tbl, name) WHERE body IS NULL;
-CREATE TABLE head (
-    tbl TEXT NOT NULL, id TEXT NOT NULL, name TEXT, revision INTEGER NOT NULL, metadata BLOB,
-    PRIMARY KEY (tbl, id)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX head_name ON head (tbl, name);
-CREATE TABLE lease (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
+_MIGRATION_CACHE_MIB = 64
 
 
 def new_uid() -> str:
@@ -51,30 +33,42 @@ def new_uid() -> str:
 def check_header(path: Path) -> bool:
     """Return whether a store is at `path`; raise RefusedError for any other file, which is left alone.
 
-    An empty file counts as nothing. The header of a database is described at https://www.sqlite.org/fileformat.html.
+    An empty file counts as nothing.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise RefusedError(f"store {path}", "it is no file", "name another one with KC_STORE")
-        with path.open("rb") as file:
-            header = file.read(100)
+        status = path.stat()
     except FileNotFoundError:
         return False
     except OSError as error:
         raise explain_file(path, error) from error
-    if not header:
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(f"store {path}", "it is no file", "name another one with KC_STORE")
+    if not status.st_size:
         return False
-    if not header.startswith(b"SQLite format 3\0") or int.from_bytes(header[68:72]) != APPLICATION_ID:
+    # SQLite reads it, because whoever else opens and closes a file drops all locks that this process has on it
+    # (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+    try:
+        with contextlib.closing(_open(path, "ro")) as connection:
+            (found,) = connection.execute("PRAGMA application_id").fetchone()
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
+            raise explain(path, error) from error
+        found = 0
+    if found != APPLICATION_ID:
         raise RefusedError(f"store {path}", "the file is no KC store", "name another one with KC_STORE")
     return True
 
 
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(
+        f"file:{quoted}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+    )
+
+
 def connect(path: Path, *, cache_mib: int) -> sqlite3.Connection:
     """Return a connection to a store that exists; each statement is a transaction unless one was begun."""
-    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    connection = sqlite3.connect(
-        f"file:{quoted}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
-    )
+    connection = _open(path, "rw")
     # WAL alone survives a crash of the process; FULL survives one of the machine. The memory map stays off: with it,
     # a file that is cut short by another program kills the process.
     connection.executescript(
@@ -83,17 +77,21 @@ def connect(path: Path, *, cache_mib: int) -> sqlite3.Connection:
     return connection
 
 
-def check_format(path: Path, connection: sqlite3.Connection) -> str:
-    """Return the identity of a store; raise RefusedError where a newer KC has written it."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > FORMAT:
-        raise RefusedError(
-            f"store {path}",
-            f"a newer KC wrote it, in format {found}; this one reads up to {FORMAT}",
-            "update KC, or name another store with KC_STORE",
-        )
-    (identity,) = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
-    return str(identity)
+def read_identity(connection: sqlite3.Connection) -> str:
+    """Return the uuid that a store was born with."""
+    found = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+    if not found:
+        raise sqlite3.DatabaseError("it has lost its identity")
+    return str(found[0])
+
+
+def bring_up(path: Path, lock: FileLock) -> None:
+    """Bring the store at `path` to the newest format."""
+    try:
+        with lock, contextlib.closing(connect(path, cache_mib=_MIGRATION_CACHE_MIB)) as connection:
+            migrate(path, connection)
+    except sqlite3.Error as error:
+        raise explain(path, error) from error
 
 
 def ensure_file(path: Path, lock: FileLock, *, create: bool) -> None:
@@ -134,11 +132,9 @@ def _create(path: Path) -> None:
         leftover.unlink(missing_ok=True)
     os.close(os.open(young, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(connect(young, cache_mib=1)) as connection:
-        connection.executescript(
-            f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA}"
-        )
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        migrate(path, connection)
         connection.execute("INSERT INTO meta (key, value) VALUES ('identity', ?), ('floor', '0')", (new_uid(),))
-        connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode=WAL")
     young.rename(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -7,13 +7,48 @@ A *body* is a document without what the store itself knows: `version` and `statu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from backend.model.documents import Document
+from backend.model.upkeep import Compaction, Fault
 
 Predicate = Callable[[Document], bool]
+
+
+class Retention(NamedTuple):
+    """How much is kept of a kind's history: by number on every write, by age when the store is compacted.
+
+    The newest `versions` of a document, of those none that was replaced more than `days` ago; a deleted document's
+    for `deleted_days`. 0 days: for ever. What is live is never touched.
+    """
+
+    versions: int = 100
+    days: float = 0.0
+    deleted_days: float = 30.0
+
+
+class Retentions(NamedTuple):
+    """The retention of each kind, `default` for those that `kinds` does not name."""
+
+    default: Retention = Retention()
+    kinds: Mapping[str, Retention] = MappingProxyType({})
+
+    def of(self, kind: str) -> Retention:
+        """Return the retention of one kind."""
+        return self.kinds.get(kind, self.default)
+
+
+class EtcdOptions(NamedTuple):
+    """How to speak to an etcd: files of a CA, of a certificate and of its key; a user. All may be empty."""
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    user: str = ""
+    password: str = ""
 
 
 class Page(NamedTuple):
@@ -63,8 +98,11 @@ class Transaction(Protocol):
     def put_status(self, kind: str, uid: str, status: dict[str, Any]) -> None:
         """Replace the status of a live document; an equal one moves nothing."""
 
-    def delete(self, kind: str, uid: str, *, expect: int | None = None) -> None:
-        """Delete a live document; its versions stay, its status goes. Raises NotFoundError, ConflictError."""
+    def delete(self, kind: str, uid: str, *, expect: int | None = None, by: str = "", message: str = "") -> int:
+        """Delete a live document and return the version that says so; its other versions stay, its status goes.
+
+        `by` and `message` tell who and why in the history. Raises NotFoundError, ConflictError.
+        """
 
     def put_lease(self, uid: str, lease: dict[str, Any] | None) -> None:
         """Replace, or with None remove, the lease of one operation; leases move no feed."""
@@ -116,6 +154,31 @@ class Store(Protocol):
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Open a transaction: committed durably when the block ends, dropped when it raises."""
+
+    def compact(self) -> Compaction:
+        """Drop what the store's retentions no longer keep, and give its room back.
+
+        The feed's beginning moves to the newest revision that was dropped: whoever follows from before is told so.
+        """
+
+    def check(self, *, repair: bool = False) -> list[Fault]:
+        """Verify every row, version, head, name and index; with `repair` make again what follows from the versions."""
+
+    def dump(self) -> Iterator[Document]:
+        """Yield the whole store as JSON objects, from one moment: a header, every version and status, leases, an end.
+
+        First `{"kc": "export", "format": 1, "identity", "revision", "at"}`; then, in the order of revisions,
+        `{"revision", "table", "id", "version", "at", "event", "name", "by", "message", "document"}`, whose document is
+        null for a deletion, and whose table is `KIND.status` for a status; `{"lease", "value"}`; at last
+        `{"end": revision, "entries"}`.
+        """
+
+    def load(self, records: Iterable[Document]) -> int:
+        """Take what `dump` gave, revisions, versions and identity included, and return the number of entries.
+
+        Leases lose their owner. All or nothing. Raises ConflictError where the store is not empty, RefusedError for
+        records that are damaged, incomplete or of a newer format.
+        """
 
     def close(self) -> None:
         """Let go of files and connections; a second call does nothing."""

@@ -6,16 +6,16 @@ status of the document `id` in table `T` is the document `id` in table `T.status
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from backend.model.documents import Document
+from backend.model.upkeep import Compaction, Fault
 from backend.store.codec import decode
+from backend.store.protocol import Predicate
 
 STATUS = ".status"
-KEPT_VERSIONS = 100
-PICKED = 500
 
 Row = tuple[int, bytes, bytes | None]
 """version, body, status"""
@@ -33,12 +33,36 @@ class Label(NamedTuple):
 
 
 class LogEntry(NamedTuple):
-    """One write; `body` is None where it was a deletion, `at` in Unix seconds."""
+    """One write; `body` is None where it was a deletion, and `note` then says who and why; `at` in Unix seconds."""
 
     revision: int
     version: int
     at: float
     body: bytes | None
+    note: bytes | None = None
+
+
+class LogRecord(NamedTuple):
+    """One write with all that is known of it, as stores hand it to each other."""
+
+    revision: int
+    table: str
+    uid: str
+    version: int
+    at: float
+    event: str
+    name: str | None
+    body: bytes | None
+    note: bytes | None = None
+
+
+class Snapshot(NamedTuple):
+    """A whole store at one moment; `records` in the order of revisions, read while they are asked for."""
+
+    identity: str
+    revision: int
+    records: Iterator[LogRecord]
+    leases: list[tuple[str, bytes]]
 
 
 class Change(NamedTuple):
@@ -76,16 +100,10 @@ class Engine(Protocol):
     def page(self, table: str, after: str, limit: int) -> list[ListedRow]:
         """Return rows that have a name, after a name and in the order of names."""
 
-    def pick(self, table: str, names: Sequence[str]) -> list[ListedRow]:
-        """Return the rows of these names that there are, in the order of names; at most `PICKED` names."""
+    def sift(self, table: str, where: Predicate, after: str) -> Iterator[ListedRow]:
+        """Yield rows that have a name, after a name and in the order of names, among them all that `where` accepts.
 
-    def sift(
-        self, table: str, name: str, after: str, needles: Sequence[Sequence[bytes]], limit: int
-    ) -> list[tuple[str, str, bytes | None]]:
-        """Return (id, name, metadata) of rows with a name beyond `name`, after an id and in the order of ids.
-
-        Left out are those whose metadata does not hold one needle of each group; it is None where it is too large to
-        be kept.
+        Those that are known not to be, from an index or a cache, are left out; the caller asks `where` of the others.
         """
 
     def scan(self, table: str, after: str, limit: int) -> list[ListedRow]:
@@ -130,8 +148,8 @@ class Engine(Protocol):
     def rename(self, table: str, uid: str, name: str | None) -> None:
         """Change the name of a live row; raise ConflictError where it is taken."""
 
-    def remove(self, table: str, uid: str, name: str | None, version: int) -> None:
-        """Delete a live row whose version is `version`; its versions stay."""
+    def remove(self, table: str, uid: str, name: str | None, version: int, note: bytes | None = None) -> int:
+        """Delete a live row whose version is `version`, and return the version that says so; its versions stay."""
 
     def forget(self, table: str, uid: str) -> None:
         """Delete a row with all its versions, without a trace in the feed."""
@@ -141,6 +159,21 @@ class Engine(Protocol):
 
     def leases(self, uid: str = "") -> list[tuple[str, bytes]]:
         """Return all leases, or that of one id."""
+
+    def compact(self) -> Compaction:
+        """Drop what the retentions no longer keep; see the store's `compact`."""
+
+    def check(self, *, repair: bool) -> list[Fault]:
+        """Verify everything that is kept; see the store's `check`."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open the whole store as it is at this moment."""
+
+    def load(self, identity: str, records: Iterable[LogRecord], leases: Sequence[tuple[str, bytes]]) -> int:
+        """Write what a snapshot has into an empty store, all or nothing, and return the number of records.
+
+        A name, head and status follow from the records. Raises ConflictError where the store is not empty.
+        """
 
     def close(self) -> None:
         """Let go of everything; a second call does nothing."""

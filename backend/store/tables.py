@@ -95,13 +95,16 @@ class Working(MutableMapping[str, Document]):
         row = self._look(uid)
         return row[0] if row else 0
 
-    def flush(self) -> None:
-        """Write what changed; raises ConflictError for a name that is taken, RefusedError for what is no JSON."""
+    def flush(self, note: bytes | None = None) -> None:
+        """Write what changed, deletions with a note.
+
+        Raises ConflictError for a name that is taken, RefusedError for what is no JSON.
+        """
         for uid, copy in self._copies.items():
             row = self._rows[uid]
             if copy is None:
                 if row:
-                    self._remove(uid, row)
+                    self._remove(uid, row, note)
             else:
                 self._write(uid, row, copy)
 
@@ -131,9 +134,9 @@ class Working(MutableMapping[str, Document]):
                 version = self._engine.update(self._table, uid, _label(name, document), body, version)
         self._written[uid] = complete(document, version, status) if whole else document
 
-    def _remove(self, uid: str, row: Row) -> None:
+    def _remove(self, uid: str, row: Row, note: bytes | None) -> None:
         name = self._name(decode(row[1]), uid)
-        self._engine.remove(self._table, uid, name, row[0])
+        self._engine.remove(self._table, uid, name, row[0], note)
         if name is not None:
             self._engine.forget(self._table + STATUS, uid)
 
@@ -171,8 +174,8 @@ class DocumentTable(Table):
             working.flush()
         return working.written(uid)
 
-    def delete(self, uid: str, *, expect: int | None = None) -> None:
-        """Delete a live document; raise NotFoundError where there is none, ConflictError for another version."""
+    def delete(self, uid: str, *, expect: int | None = None, note: bytes | None = None) -> int:
+        """Delete a live document and return the version that says so, with a note; see `backend.store.protocol`."""
         with self._engine.transaction(join=True):
             working = Working(self._engine, self.name)
             document = working.get(uid)
@@ -180,7 +183,8 @@ class DocumentTable(Table):
                 raise NotFoundError(describe(self.name, uid), "there is none", "it may just have been deleted")
             self._check_version(working, uid, str(document.get("name", uid)), expect)
             del working[uid]
-            working.flush()
+            working.flush(note)
+        return working.version(uid) + 1
 
     def replace(self, uid: str, document: Document) -> None:
         """Write a document of any table in the place of the one that it has under that id."""

@@ -6,22 +6,22 @@ TinyDB is imported with the first write or query: listing and looking up ask the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from backend.errors import NotFoundError, RefusedError
 from backend.model.documents import Document
+from backend.model.upkeep import Compaction, Fault
 from backend.store.codec import decode, encode
 from backend.store.faults import describe
 from backend.store.protocol import Change, Page, Predicate, Version
-from backend.store.rows import PICKED, STATUS, Engine, ListedRow, join_row
+from backend.store.rows import STATUS, Engine, ListedRow, join_row
 
 if TYPE_CHECKING:
     from backend.store.tables import DocumentDatabase, DocumentTable
 
 _PAGE = 500
-_SIFTED = 5000
 _FEED_PAGE = 200
 _MEMORY = 64
 
@@ -67,9 +67,10 @@ class TinyDBTransaction:
             raise NotFoundError(describe(kind, uid), "there is none", "it may just have been deleted")
         self._table(kind + STATUS).replace(uid, status)
 
-    def delete(self, kind: str, uid: str, *, expect: int | None = None) -> None:
-        """Delete a live document; its versions stay, its status goes."""
-        self._table(kind).delete(uid, expect=expect)
+    def delete(self, kind: str, uid: str, *, expect: int | None = None, by: str = "", message: str = "") -> int:
+        """Delete a live document and return the version that says so; its other versions stay, its status goes."""
+        note = encode({"updatedBy": by, "message": message}, kind, uid)[0] if by or message else None
+        return self._table(kind).delete(uid, expect=expect, note=note)
 
     def put_lease(self, uid: str, lease: dict[str, Any] | None) -> None:
         """Replace, or with None remove, the lease of one operation."""
@@ -138,29 +139,15 @@ class TinyDBStore:
         return Page(items, "", revision)
 
     def _rows(self, kind: str, where: Predicate | None, after: str, limit: int | None) -> Iterator[ListedRow]:
-        """Yield the rows that `where` may accept, in the order of names; what it rejects by metadata is not read."""
-        narrow = getattr(where, "narrow", None)
-        if narrow:
-            names = self._sift(kind, narrow, getattr(where, "needles", ()), after)
-            for start in range(0, len(names), PICKED):
-                yield from self._engine.pick(kind, names[start : start + PICKED])
+        if where is not None:
+            yield from self._engine.sift(kind, where, after)
             return
-        size = _PAGE if where or limit is None else min(_PAGE, limit + 1)
+        size = _PAGE if limit is None else min(_PAGE, limit + 1)
         while rows := self._engine.page(kind, after, size):
             yield from rows
             if len(rows) < size:
                 return
             after = rows[-1][0]
-
-    def _sift(self, kind: str, narrow: Predicate, needles: Sequence[Sequence[bytes]], after: str) -> list[str]:
-        names: list[str] = []
-        last = ""
-        while rows := self._engine.sift(kind, after, last, needles, _SIFTED):
-            for _, name, metadata in rows:
-                if metadata is None or narrow({"name": name, "metadata": decode(metadata)}):
-                    names.append(name)
-            last = rows[-1][0]
-        return sorted(names)
 
     def revision(self) -> int:
         """Return the revision of the newest write; 0 for a new store."""
@@ -171,7 +158,7 @@ class TinyDBStore:
         versions = []
         for entry in self._engine.history(kind, uid):
             document = None if entry.body is None else join_row((entry.version, entry.body, None))
-            said = document or {}
+            said = document or decode(entry.note or b"{}")
             by, message = str(said.get("updatedBy", "")), str(said.get("message", ""))
             versions.append(Version(entry.version, entry.revision, entry.at, by, message, document))
         return versions
@@ -215,6 +202,26 @@ class TinyDBStore:
         Inside another one of the same thread it is a part of that one.
         """
         return TinyDBTransaction(self._engine, self.database)
+
+    def compact(self) -> Compaction:
+        """Drop what the retentions no longer keep, and give its room back."""
+        return self._engine.compact()
+
+    def check(self, *, repair: bool = False) -> list[Fault]:
+        """Verify every row, version, head, name and index; with `repair` make again what follows from the versions."""
+        return self._engine.check(repair=repair)
+
+    def dump(self) -> Iterator[Document]:
+        """Yield the whole store as JSON objects; see the protocol."""
+        from backend.store.exchange import dump  # noqa: PLC0415 - who lists needs none of it
+
+        yield from dump(self._engine)
+
+    def load(self, records: Iterable[Document]) -> int:
+        """Take what `dump` gave; see the protocol."""
+        from backend.store.exchange import load  # noqa: PLC0415
+
+        return load(self._engine, records)
 
     def close(self) -> None:
         """Let go of files and connections; a second call does nothing."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from backend.errors import UsageError
+from backend.model.kinds import Kind
 
 FORMATS = ("table", "json", "yaml", "name")
 _MAXIMUM_HELP_WIDTH = 100
@@ -57,7 +58,7 @@ class Parser(ArgumentParser):
         self.completions["profile"] = "profile"
 
     def add(self, *flags: str, complete: str = "", **options: Any) -> Action:
-        """Add an argument; `complete` is a kind's command, `profile` or `file`: what the shell completes it with."""
+        """Add an argument; `complete` is what the shell completes it with: `file`, or what `kc __complete` knows."""
         action = self.add_argument(*flags, **options)
         if complete:
             self.completions[action.dest] = complete
@@ -203,3 +204,31 @@ def add_metadata(parser: Parser) -> None:
 def add_timeout(parser: Parser) -> None:
     """Add `--timeout`."""
     parser.add("--timeout", metavar="S", type=parse_seconds, help="wait no longer than S seconds; the work goes on")
+
+
+def add_message(parser: Parser) -> None:
+    """Add `--message`."""
+    parser.add("--message", metavar="TEXT", default="", help="why, for the history")
+
+
+def add_if_version(parser: Parser, kind: Kind) -> None:
+    """Add `--if-version`."""
+    parser.add(
+        "--if-version", metavar="N", type=parse_count, complete=f"{kind.command}:versions",
+        help="only where N is the version that it has; else exit 4 and show the difference",
+    )  # fmt: skip
+
+
+def add_yes(parser: Parser) -> None:
+    """Add `--yes`."""
+    parser.add("-y", "--yes", action="store_true", help="do not ask")
+
+
+def add_dry_run(parser: Parser) -> None:
+    """Add `--dry-run`."""
+    parser.add("--dry-run", action="store_true", help="show what would change, and change nothing")
+
+
+def add_selector(parser: Parser) -> None:
+    """Add `-l`."""
+    parser.add("-l", "--selector", metavar="SELECTOR", help="those that match, such as tenant=acme")

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from backend.model.documents import Document, name_of, parse_time
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM, Kind
+from backend.model.documents import Document, is_readable, name_of, parse_time
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
 from kc_tui.cli.table import Cell, Column, Value, print_table
 
 DASH = "–"
@@ -34,6 +34,8 @@ def describe_state(document: Document) -> Cell:
         return Cell(f"{word}, foreign", "dim")
     if status.get("stale"):
         return Cell(f"{word}, stale", "dim")
+    if status.get("pendingRestart"):
+        return Cell(f"{word} ↻", "warn")
     return Cell(word, _POWER_TONES.get(word, ""))
 
 
@@ -61,6 +63,17 @@ def show_age(document: Document) -> str:
     from kc_tui.state.formatting import format_age  # noqa: PLC0415 - the list of VMs shows no age
 
     return format_age(time.time() - parse_time(created))
+
+
+def show_time(text: str) -> str:
+    """Return a time of a document to the second: `2026-01-02 03:04:05Z`."""
+    return f"{text[:10]} {text[11:19]}Z" if text.endswith("Z") and text[10:11] == "T" else text
+
+
+def describe_plan(plan: dict[str, Any]) -> str:
+    """Return how a NIC gets its address of one family: a static address, or a mode."""
+    mode = str(plan.get("mode") or "network")
+    return str(plan.get("address") or ("as the network" if mode == "network" else mode))
 
 
 def _mebibytes(count: object) -> str:
@@ -171,6 +184,23 @@ def _show_operation(document: Document) -> Sequence[Value]:
     )
 
 
+def _show_trash(document: Document) -> Sequence[Value]:
+    from kc_tui.state.formatting import GIB  # noqa: PLC0415 - the list of VMs shows no bytes
+
+    target, body = document["spec"]["target"], document["spec"]["document"]
+    disk = hardware_of(body).get("diskGiB") if target["kind"] == VM.name else None
+    size = body.get("spec", {}).get("sizeBytes") if disk is None else disk * GIB
+    return (
+        str(document["name"]),
+        find_kind(target["kind"]).command,
+        str(target["name"]),
+        show_age(document),
+        str(document.get("updatedBy", "")),
+        show_time(str(document["spec"]["until"])),
+        _bytes(size),
+    )
+
+
 _LAYOUTS: dict[Kind, _Layout] = {
     VM: _Layout(
         (
@@ -207,7 +237,21 @@ _LAYOUTS: dict[Kind, _Layout] = {
         ),
         _show_operation,
     ),
+    TRASH: _Layout(
+        (
+            Column("NAME"), Column("KIND"), Column("OBJECT"), Column("DELETED", right=True), Column("BY"),
+            Column("UNTIL"), Column("DISK", right=True),
+        ),
+        _show_trash,
+    ),
 }  # fmt: skip
+
+
+def _show(layout: _Layout, document: Document) -> Sequence[Value]:
+    """Return the row of a document; of what a newer KC wrote, its name and by which version."""
+    if is_readable(document):
+        return layout.row(document)
+    return (str(document["name"]), str(document.get("apiVersion")), *[DASH] * (len(layout.columns) - 2))
 
 
 def print_documents(kind: Kind, documents: Sequence[Document]) -> None:
@@ -217,4 +261,4 @@ def print_documents(kind: Kind, documents: Sequence[Document]) -> None:
         documents = sorted(documents, key=lambda document: str(document.get("createdAt", "")), reverse=True)
     if documents:
         layout = _LAYOUTS[kind]
-        print_table(layout.columns, [layout.row(document) for document in documents])
+        print_table(layout.columns, [_show(layout, document) for document in documents])

@@ -14,10 +14,14 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 class Value(NamedTuple):
-    """What completes a value: `kind` is names (`words` holds the kind), words, files or free."""
+    """What completes a value: `kind` is names (`words` holds what `kc __complete` is asked for), words, files or free.
+
+    `repeats`: more words like it may follow.
+    """
 
     kind: str
     words: tuple[str, ...] = ()
+    repeats: bool = False
 
 
 class Option(NamedTuple):
@@ -34,32 +38,33 @@ class Line(NamedTuple):
     path: str
     words: tuple[tuple[str, str], ...] = ()
     options: tuple[Option, ...] = ()
-    argument: Value | None = None
+    arguments: tuple[Value, ...] = ()
 
 
 def _describe_value(parser: Parser, action: Action) -> Value:
+    repeats = action.nargs in ("+", "*")
     if action.choices is not None:
-        return Value("words", tuple(str(choice) for choice in action.choices if choice is not None))
+        return Value("words", tuple(str(choice) for choice in action.choices if choice is not None), repeats)
     completed = parser.completions.get(action.dest, "")
     if completed == "file":
-        return Value("files")
-    return Value("names", (completed,)) if completed else Value("free")
+        return Value("files", (), repeats)
+    return Value("names", (completed,), repeats) if completed else Value("free", (), repeats)
 
 
 def _describe_command(path: str, command: Command) -> Line:
     from kc_tui.cli.main import build_parser  # noqa: PLC0415 - main knows this module by name only
 
     parser = build_parser(path, command)
-    options, argument = [], None
+    options, arguments = [], []
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list what a parser knows
         if action.help == SUPPRESS:
             continue
         if action.option_strings:
             value = None if action.nargs == 0 else _describe_value(parser, action)
             options.append(Option(tuple(action.option_strings), value, action.help or ""))
-        elif argument is None:
-            argument = _describe_value(parser, action)
-    return Line(path, (), tuple(options), argument)
+        else:
+            arguments.append(_describe_value(parser, action))
+    return Line(path, (), tuple(options), tuple(arguments))
 
 
 def describe_commands() -> list[Line]:

@@ -16,7 +16,8 @@ _kc_names() {
     local name
     while IFS= read -r name; do
         [[ $name == "$1"* ]] && COMPREPLY+=("$2$name")
-    done < <(command kc __complete "$3" 2>/dev/null)
+        [[ $name == *= ]] && compopt -o nospace 2>/dev/null
+    done < <(command kc __complete "$3" "${given[@]}" 2>/dev/null)
 }
 
 _kc_offer() { # KIND WORDS BEGINNING PREFIX
@@ -31,7 +32,7 @@ _kc_offer() { # KIND WORDS BEGINNING PREFIX
 
 _kc() {
     local IFS=$' \t\n' line=${COMP_LINE:0:COMP_POINT} path='' valued='' cur word kind='' list='' i breaks
-    local -a words
+    local -a words given
     COMPREPLY=()
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=('')
@@ -40,7 +41,8 @@ _kc() {
         word=${words[i]}
         if [[ $valued ]]; then valued=''
         elif [[ $word == -* ]]; then _kc_takes_value "$word" && valued=$word
-        elif _kc_words "$path"; then path="${path:+$path }$word"; fi
+        elif _kc_words "$path"; then path="${path:+$path }$word"
+        else given+=("$word"); fi
     done
     if [[ $valued ]]; then
         _kc_value "$path" "$valued"
@@ -54,7 +56,7 @@ _kc() {
     elif _kc_words "$path"; then
         _kc_offer words "$list" "$cur" ''
     else
-        _kc_argument "$path"
+        _kc_argument "$path" "${#given[@]}"
         _kc_offer "$kind" "$list" "$cur" ''
     fi
     # bash puts in only what stands after the last = or : of the word.
@@ -70,7 +72,9 @@ complete -F _kc kc
 _ZSH = r"""
 _kc_offer() { # KIND WORDS
     case $1 in
-        names) compadd -- ${(f)"$(command kc __complete $2 2>/dev/null)"} ;;
+        names) names=(${(f)"$(command kc __complete $2 "${given[@]}" 2>/dev/null)"})
+            compadd -S '' -- ${(M)names:#*=}
+            compadd -- ${names:#*=} ;;
         files) _files ;;
         words) compadd -- ${=2} ;;
     esac
@@ -78,11 +82,13 @@ _kc_offer() { # KIND WORDS
 
 _kc() {
     local cur=${words[CURRENT]} path_='' valued='' word kind='' list='' i
+    local -a given names
     for ((i = 2; i < CURRENT; i++)); do
         word=${words[i]}
         if [[ -n $valued ]]; then valued=''
         elif [[ $word == -* ]]; then _kc_takes_value "$word" && valued=$word
-        elif _kc_words "$path_"; then path_="${path_:+$path_ }$word"; fi
+        elif _kc_words "$path_"; then path_="${path_:+$path_ }$word"
+        else given+=("$word"); fi
     done
     if [[ -n $valued ]]; then
         _kc_value "$path_" "$valued"
@@ -97,7 +103,7 @@ _kc() {
     elif _kc_words "$path_"; then
         _kc_offer words "$list"
     else
-        _kc_argument "$path_"
+        _kc_argument "$path_" "${#given}"
         _kc_offer "$kind" "$list"
     fi
 }
@@ -106,8 +112,10 @@ if [[ ${funcstack[1]} == _kc ]]; then _kc "$@"; else compdef _kc kc; fi
 """
 
 _FISH = r"""
-function __kc_path
+# The words of the command that is typed, then those that are given to it, a line each.
+function __kc_read
     set -l path
+    set -l given
     set -l valued 0
     for word in (commandline -opc)[2..-1]
         if test $valued -eq 1
@@ -118,13 +126,25 @@ function __kc_path
             continue
         else if contains -- "$path" $__kc_nouns
             set path (string trim -- "$path $word")
+        else
+            set given $given $word
         end
     end
-    echo $path
+    printf '%s\n' "$path" $given
 end
 
+# __kc_at PATH [FIRST [LAST]]: that command, with so many words given.
 function __kc_at
-    test (__kc_path) = "$argv[1]"
+    set -l typed (__kc_read)
+    test "$typed[1]" = "$argv[1]"; or return 1
+    set -l count (math (count $typed) - 1)
+    test (count $argv) -lt 2; or test $count -ge $argv[2]; or return 1
+    test (count $argv) -lt 3; or test $count -le $argv[3]
+end
+
+function __kc_names
+    set -l typed (__kc_read)
+    command kc __complete $argv[1] $typed[2..-1] 2>/dev/null
 end
 
 complete -c kc -f
@@ -164,7 +184,11 @@ def _write_functions(lines: Sequence[Line]) -> str:
         for option in line.options
         if option.value is not None
     ]
-    arguments = [(quote(line.path), _assign(line.argument)) for line in lines if line.argument is not None]
+    arguments = [
+        (f"{quote(f'{line.path}:')}{'*' if value.repeats else index}", _assign(value))
+        for line in lines
+        for index, value in enumerate(line.arguments)
+    ]
     return "\n".join(
         [
             "_kc_takes_value() {",
@@ -177,6 +201,7 @@ def _write_functions(lines: Sequence[Line]) -> str:
             '    set -- "$1:$2"',
             _case(values, "kind=free list=''"),
             "}\n\n_kc_argument() {",
+            '    set -- "$1:$2"',
             _case(arguments, "kind=free list=''"),
             "}",
         ]
@@ -200,7 +225,7 @@ def _quote_fish(text: str) -> str:
 
 def _fish_value(value: Value) -> str:
     if value.kind == "names":
-        return f"-x -a {_quote_fish(f'(command kc __complete {value.words[0]} 2>/dev/null)')}"
+        return f"-x -a {_quote_fish(f'(__kc_names {value.words[0]})')}"
     if value.kind == "words":
         return f"-x -a {_quote_fish(' '.join(value.words))}"
     return "-r -F" if value.kind == "files" else "-x"
@@ -218,8 +243,12 @@ def write_fish(lines: Sequence[Line]) -> str:
     for line in lines:
         here = f"complete -c kc -n {_quote_fish(f'__kc_at {_quote_fish(line.path)}')}"
         script += [f"{here} -a {_quote_fish(word)} -d {_quote_fish(text)}" for word, text in line.words]
-        if line.argument is not None and line.argument.kind != "free":
-            script.append(f"{here} {_fish_value(line.argument).removeprefix('-x ').removeprefix('-r ')}")
+        for index, argument in enumerate(line.arguments):
+            if argument.kind != "free":
+                count = f"{index}" if argument.repeats else f"{index} {index}"
+                place = _quote_fish(f"__kc_at {_quote_fish(line.path)} {count}")
+                offered = _fish_value(argument).removeprefix("-x ").removeprefix("-r ")
+                script.append(f"complete -c kc -n {place} {offered}")
         for option in line.options:
             flags = " ".join(
                 f"-l {flag.removeprefix('--')}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags

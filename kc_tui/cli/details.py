@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-from backend.model.documents import Document, name_of
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM, Kind
+from backend.model.documents import Document, is_readable, name_of
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
 from backend.text import sanitise, sanitise_lines
-from kc_tui.cli.columns import describe_state, describe_work, hardware_of, sort_addresses
+from kc_tui.cli.columns import describe_plan, describe_state, describe_work, hardware_of, show_time, sort_addresses
 from kc_tui.cli.output import format_json
 from kc_tui.state.formatting import format_bytes, format_mebibytes, pluralise
 
@@ -24,13 +23,19 @@ def print_details(kind: Kind, documents: Sequence[Document]) -> None:
 
 
 def _describe(kind: Kind, document: Document) -> Iterator[str]:
-    entries = [("name", str(document.get("name", ""))), *_DESCRIBERS[kind](document), *_describe_rest(document)]
+    describe = _DESCRIBERS[kind] if is_readable(document) else _describe_newer
+    entries = [("name", str(document.get("name", ""))), *describe(document), *_describe_rest(document)]
     width = max(len(label) for label, _value in entries)
     for label, value in entries:
         first, *more = sanitise_lines(value).split("\n")
         yield f"{sanitise(label):<{width}}  {first}".rstrip()
         for line in more:
             yield f"{'':<{width}}  {line}".rstrip()
+
+
+def _describe_newer(document: Document) -> Lines:
+    yield "apiVersion", f"{document.get('apiVersion')}: a newer KC wrote it"
+    yield "spec", format_json(document.get("spec"))
 
 
 def _describe_rest(document: Document) -> Lines:
@@ -42,6 +47,8 @@ def _describe_rest(document: Document) -> Lines:
         yield "uid", document["uid"]
     if document.get("version"):
         yield "version", str(document["version"])
+    if document.get("message"):
+        yield "message", document["message"]
     if document.get("createdAt"):
         yield "created", document["createdAt"]
     if document.get("updatedAt") != document.get("createdAt"):
@@ -51,7 +58,10 @@ def _describe_rest(document: Document) -> Lines:
 def _describe_vm(document: Document) -> Lines:
     spec, status = document.get("spec", {}), document.get("status", {})
     reason = f" ({status['reason']})" if status.get("reason") else ""
-    yield "state", f"{describe_state(document).text}{reason}"
+    # An old version has no state.
+    yield ("state", f"{describe_state(document).text}{reason}") if status else ("power", spec.get("power", ""))
+    if status.get("pendingRestart"):
+        yield "restart", f"needed for {', '.join(status['pendingRestart'])}"
     operation = status.get("operation")
     if operation:
         yield "operation", f"{operation.get('name', '')} {operation.get('type', '')}: {operation.get('title', '')}"
@@ -72,16 +82,12 @@ def _describe_vm(document: Document) -> Lines:
         prefix = f"/{entry['prefix']}" if entry.get("prefix") else ""
         yield "address", f"{entry.get('address', '')}{prefix}  {entry.get('source', '')}, {entry.get('nic', '')}"
     for nic in spec.get("nics", []):
-        plans = [f"{family} {_describe_plan(nic[family])}" for family in ("ipv4", "ipv6") if family in nic]
+        plans = [f"{family} {describe_plan(nic[family])}" for family in ("ipv4", "ipv6") if family in nic]
         yield f"nic {nic.get('id', '')}", "  ".join([name_of(nic["network"]), nic.get("mac", ""), *plans])
     if spec.get("description"):
         yield "description", spec["description"]
     if spec.get("sshKeys"):
         yield "ssh keys", "\n".join(spec["sshKeys"])
-
-
-def _describe_plan(plan: dict[str, Any]) -> str:
-    return plan.get("address") or ("as the network" if plan.get("mode") == "network" else str(plan.get("mode", "")))
 
 
 def _describe_image(document: Document) -> Lines:
@@ -144,10 +150,22 @@ def _describe_operation(document: Document) -> Lines:
             yield label, status[key]
 
 
+def _describe_trash(document: Document) -> Lines:
+    spec, target = document["spec"], document["spec"]["target"]
+    kind = find_kind(target["kind"])
+    yield "object", f"{kind.title} {target['name']}, version {target['version']}"
+    yield "deleted", f"{document.get('createdAt', '')} by {document.get('updatedBy', '')}"
+    yield "until", show_time(spec["until"])
+    yield "bring back", f"kc {kind.command} restore {target['name']} --uid {target['uid']}"
+    body = spec["document"]
+    yield from ((label, value) for label, value in _DESCRIBERS[kind](body) if label not in ("state", "power"))
+
+
 _DESCRIBERS: dict[Kind, Callable[[Document], Lines]] = {
     VM: _describe_vm,
     IMAGE: _describe_image,
     NETWORK: _describe_network,
     MACHINE_TYPE: _describe_type,
     OPERATION: _describe_operation,
+    TRASH: _describe_trash,
 }

@@ -10,7 +10,7 @@ from backend.model.kinds import IMAGE
 from kc_tui.cli.arguments import Parser, add_metadata, add_timeout, build_tree
 from kc_tui.cli.commands import Command
 from kc_tui.cli.session import Session
-from kc_tui.cli.verbs import delete_command, list_command, report_all, show_command
+from kc_tui.cli.verbs import delete_command, kept_commands, list_command, show_command
 
 _ARCHES = ("x86_64", "aarch64")
 _HEX = set("0123456789abcdef")
@@ -37,8 +37,8 @@ def _add_upload_arguments(parser: Parser) -> None:
 
 
 def _upload(session: Session, arguments: Namespace) -> int:
-    from kc_tui.cli.following import Follower  # noqa: PLC0415 - lists follow nothing
-    from kc_tui.cli.output import print_results  # noqa: PLC0415
+    from kc_tui.cli.changing import finish  # noqa: PLC0415 - lists change nothing
+    from kc_tui.cli.following import Follower  # noqa: PLC0415
 
     scheme, sign, _rest = arguments.file.partition("://")
     if sign and scheme.isalpha():
@@ -56,9 +56,7 @@ def _upload(session: Session, arguments: Namespace) -> int:
         metadata=build_tree(arguments.meta, "--meta"),
         declared={key: value for key, value in given.items() if value is not None},
     )
-    documents, errors = follower.conclude(follower.follow([accepted]), "")
-    print_results(session, IMAGE, documents, several=False)
-    return report_all(session, errors)
+    return finish(session, IMAGE, follower, [accepted])
 
 
 COMMANDS = {
@@ -72,5 +70,6 @@ COMMANDS = {
     ),
     "list": list_command(IMAGE, "kc init, or kc image upload FILE --name N"),
     "show": show_command(IMAGE),
+    **kept_commands(IMAGE),
     "delete": delete_command(IMAGE),
 }

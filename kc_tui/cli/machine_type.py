@@ -12,7 +12,7 @@ from kc_tui.cli.arguments import Parser, add_metadata, build_tree, parse_count, 
 from kc_tui.cli.commands import Command
 from kc_tui.cli.network import create_object
 from kc_tui.cli.session import Session
-from kc_tui.cli.verbs import delete_command, list_command, show_command
+from kc_tui.cli.verbs import delete_command, kept_commands, list_command, show_command
 
 _TEXT = """Make a machine type: fixed settings, and parameters that a VM may choose with --set. A parameter is named
 like the setting that it overrides (cpus, memoryMiB, diskGiB) and is a JSON Schema."""
@@ -83,5 +83,6 @@ COMMANDS = {
     ),
     "list": list_command(MACHINE_TYPE, "kc init, or kc type create NAME --cpus N --memory MIB --disk GIB"),
     "show": show_command(MACHINE_TYPE),
+    **kept_commands(MACHINE_TYPE),
     "delete": delete_command(MACHINE_TYPE),
 }

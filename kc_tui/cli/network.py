@@ -11,7 +11,7 @@ from backend.model.kinds import NETWORK
 from kc_tui.cli.arguments import Parser, add_metadata, add_timeout, build_tree, parse_count
 from kc_tui.cli.commands import Command
 from kc_tui.cli.session import Session
-from kc_tui.cli.verbs import delete_command, list_command, report_all, show_command
+from kc_tui.cli.verbs import delete_command, kept_commands, list_command, show_command
 
 _SLAAC_PREFIX = "/64"
 
@@ -73,14 +73,12 @@ def _build_side(subnet: str, mode: str | None, default: str) -> Document:
 def create_object(session: Session, document: Document, timeout: float | None) -> int:
     """Make an object from its document, wait for it, print it and return the exit code."""
     from backend.model.kinds import find_kind  # noqa: PLC0415 - lists make nothing
+    from kc_tui.cli.changing import finish  # noqa: PLC0415
     from kc_tui.cli.following import Follower  # noqa: PLC0415
-    from kc_tui.cli.output import print_results  # noqa: PLC0415
 
     follower = Follower(session, timeout=timeout)
     accepted = session.service.create(document)
-    documents, errors = follower.conclude(follower.follow([accepted]), "")
-    print_results(session, find_kind(document["kind"]), documents, several=False)
-    return report_all(session, errors)
+    return finish(session, find_kind(document["kind"]), follower, [accepted])
 
 
 def _create(session: Session, arguments: Namespace) -> int:
@@ -100,5 +98,6 @@ COMMANDS = {
     ),
     "list": list_command(NETWORK, "kc init, or kc network create NAME --ipv4 CIDR"),
     "show": show_command(NETWORK),
+    **kept_commands(NETWORK),
     "delete": delete_command(NETWORK),
 }

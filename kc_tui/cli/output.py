@@ -14,6 +14,10 @@ from kc_tui.cli.session import Session
 
 _SECOND_PLANE = 0x10000
 _NOT_PLAIN = re.compile("[^\x00-\x7e]")
+# What a reader of YAML 1.2 takes for a number, and PyYAML, which writes 1.1, does not: 12e4567 is a commit.
+_LIKE_NUMBER = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -35,19 +39,14 @@ def format_json(value: Any, *, indent: int | None = 2) -> str:
     return _NOT_PLAIN.sub(_escape, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False))
 
 
-def format_yaml(value: Any) -> str:
-    """Return a value as YAML without loss, in which nothing can steer a terminal."""
-    import yaml  # noqa: PLC0415 - 50 ms, for those who ask for it
-
-    text: str = yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=120)
-    unsafe = any(sign == "\x7f" or sanitise(sign) != sign for sign in set(text) - {"\n"})
-    return yaml.safe_dump(value, sort_keys=False, width=120) if unsafe else text
-
-
 def print_data(session: Session, value: Any) -> None:
     """Print a JSON value as JSON, or as YAML where that was asked for."""
-    text = format_yaml(value) if session.output == "yaml" else format_json(value) + "\n"
-    sys.stdout.write(text)
+    if session.output == "yaml":
+        from kc_tui.yaml_text import format_yaml  # noqa: PLC0415 - JSON needs none
+
+        sys.stdout.write(format_yaml(value))
+    else:
+        sys.stdout.write(format_json(value) + "\n")
 
 
 def print_names(documents: Sequence[Document]) -> None:

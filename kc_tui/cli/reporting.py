@@ -10,6 +10,8 @@ from types import TracebackType
 from backend.errors import KCError
 from backend.text import sanitise
 
+_INDENT = "    "
+
 
 def wants_json(arguments: Sequence[str]) -> bool:
     """Return whether a command line, right or wrong, asks for JSON."""
@@ -35,8 +37,29 @@ def report_error(error: KCError, *, as_json: bool) -> int:
 
         print(format_json(error.problem(), indent=None), file=sys.stderr)
     else:
-        print(f"kc: {sanitise(error)}", file=sys.stderr)
+        caret = _draw_caret(str(error.details.get("caret", "")))
+        # Who sees the place needs no words for it.
+        text = f"{error.what}: {error.why}" if caret else str(error)
+        # Notes are made here, of what was sanitised where it was rendered.
+        print("\n".join([f"kc: {sanitise(text)}", *caret, *getattr(error, "__notes__", ())]), file=sys.stderr)
     return error.exit_code
+
+
+def _draw_caret(drawing: str) -> list[str]:
+    """Return the lines of a text with a caret below its fault, as much as the terminal has room for."""
+    text, sign, pointer = drawing.partition("\n")
+    if not sign or not pointer.endswith("^"):
+        return []
+    from kc_tui.cli.arguments import terminal_width  # noqa: PLC0415 - most commands go well
+    from kc_tui.cli.table import clip, measure  # noqa: PLC0415
+
+    width = terminal_width(2) - len(_INDENT)
+    before, after = sanitise(text[: len(pointer) - 1]), sanitise(text[len(pointer) - 1 :])
+    if measure(before) > width // 2:
+        while measure(before) >= width // 2:
+            before = before[1:]
+        before = f"…{before}"
+    return [_INDENT + clip(before + after, width), _INDENT + " " * measure(before) + "^"]
 
 
 def _write_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> str:

@@ -8,7 +8,7 @@ from backend.model.kinds import VM
 from kc_tui.cli.arguments import Parser
 from kc_tui.cli.commands import Command
 from kc_tui.cli.session import Session
-from kc_tui.cli.verbs import delete_command, list_command, show_command
+from kc_tui.cli.verbs import delete_command, kept_commands, list_command, show_command
 
 _CREATE_TEXT = """Make a VM and start it. It waits until the VM runs; with --wait ready, until the guest has its
 addresses and its agent answers. A creation that fails leaves nothing behind. A network may be followed, after commas,
@@ -37,6 +37,18 @@ def _console(session: Session, arguments: Namespace) -> int:
     from kc_tui.cli.console import open_console, print_log  # noqa: PLC0415 - only consoles need termios
 
     return print_log(session, arguments.name) if arguments.log else open_console(session, arguments.name)
+
+
+def _add_nic_arguments(parser: Parser) -> None:
+    from kc_tui.cli.nic import add_arguments  # noqa: PLC0415 - only the chosen parser is built
+
+    add_arguments(parser)
+
+
+def _change_nics(session: Session, arguments: Namespace) -> int:
+    from kc_tui.cli.nic import run  # noqa: PLC0415 - as above
+
+    return run(session, arguments)
 
 
 def _action_command(action: str, summary: str, force: str, example: str) -> Command:
@@ -72,6 +84,18 @@ COMMANDS = {
         "stop", "shut VMs down", "cut the power where the guest does not shut down", "kc vm stop -l tenant=acme"
     ),
     "reboot": _action_command("reboot", "reboot VMs", "reset at once, without asking the guest", "kc vm reboot web"),
+    **kept_commands(VM),
+    "nic": Command(
+        "list, add and remove the NICs of a VM",
+        _add_nic_arguments,
+        _change_nics,
+        "List the NICs of a VM, add some, or remove some, while it runs or not.",
+        (
+            "kc vm nic list web",
+            "kc vm nic add web --network lab,ipv4=10.20.0.5/24",
+            "kc vm nic remove web nic1",
+        ),
+    ),
     "delete": delete_command(VM),
     "console": Command(
         "speak to a VM's serial console",

@@ -9,7 +9,7 @@ from kc_tui.cli.arguments import Parser, add_timeout
 from kc_tui.cli.following import Follower
 from kc_tui.cli.output import print_results
 from kc_tui.cli.session import Session
-from kc_tui.cli.verbs import accept_all, add_targets, find_targets, plural, report_all
+from kc_tui.cli.verbs import add_targets, collect, find_targets, plural, report_all
 
 _DONE = {"start": "started", "stop": "stopped", "reboot": "rebooted"}
 _STATE = {"start": "running", "stop": "stopped"}
@@ -30,7 +30,7 @@ def act(session: Session, action: str, arguments: Namespace) -> int:
     names = find_targets(session, VM, arguments)
     parameters = {"force": True} if getattr(arguments, "force", False) else {}
     follower = Follower(session, timeout=arguments.timeout)
-    accepted, errors = accept_all(lambda name: session.service.act(name, action, parameters), names)
+    accepted, errors = collect(lambda name: session.service.act(name, action, parameters), names)
     idle = {entry.document["name"] for entry in accepted if entry.operation is None}
     outcomes = follower.follow(accepted)
     documents, more = follower.conclude(outcomes, getattr(arguments, "wait", "running"))

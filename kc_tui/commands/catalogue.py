@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from kc_tui.commands.command import Command, Danger, Scope
-from kc_tui.commands.conditions import can_delete, can_start, has_console, has_rows, has_subject, is_running
+from kc_tui.commands.conditions import (
+    can_cancel,
+    can_change,
+    can_delete,
+    can_edit,
+    can_start,
+    can_undo,
+    has_console,
+    has_one,
+    has_rows,
+    has_subject,
+    is_in_trash,
+    is_running,
+)
 
 _OPEN_AND_MAKE: Final = (
     Command(
@@ -68,17 +81,152 @@ _VMS: Final = (
         help="Ask the guest to reboot.",
         danger=Danger.CONFIRM,
         when=is_running("reboot"),
-        bar=8,
+        bar=10,
     ),
     Command(
         id="vm.delete",
         title="delete",
         keys=("d",),
         scope=Scope.VM,
-        help="Remove the VM and its disks from the host.",
-        danger=Danger.TYPE_NAME,
+        help="Put the VM into the trash with its disks, or remove it for good.",
+        danger=Danger.CONFIRM,
         when=can_delete,
         bar=6,
+    ),
+    Command(
+        id="vm.metadata",
+        title="metadata",
+        keys=("m",),
+        scope=Scope.VM,
+        help="Show the VM's metadata.",
+    ),
+    Command(
+        id="vm.columns",
+        title="metadata columns",
+        keys=("C",),
+        scope=Scope.VM,
+        help="Choose which metadata the list shows where it has 140 columns.",
+    ),
+)
+
+_OTHERS: Final = tuple(
+    Command(
+        id=f"{word}.delete",
+        title="delete",
+        keys=("d",),
+        scope=scope,
+        help=f"Put the {title} into the trash, or remove it for good; one that a VM uses stays.",
+        danger=Danger.CONFIRM,
+        when=can_change,
+        bar=6,
+    )
+    for word, scope, title in (
+        ("image", Scope.IMAGE, "image"),
+        ("network", Scope.NETWORK, "network"),
+        ("type", Scope.TYPE, "machine type"),
+    )
+)
+
+_OBJECTS: Final = (
+    Command(
+        id="object.undo",
+        title="undo the last change",
+        word="undo",
+        keys=("u",),
+        scope=Scope.OBJECT,
+        help="Show what taking the last change back would do, and do it; twice is a redo.",
+        danger=Danger.CONFIRM,
+        when=can_undo,
+        bar=7,
+    ),
+    Command(
+        id="object.history",
+        title="history",
+        keys=("h",),
+        scope=Scope.OBJECT,
+        help="Show every version: when, who, what; compare them, roll back to one.",
+        when=has_one("a history"),
+        bar=12,
+    ),
+    Command(
+        id="object.edit",
+        title="edit document",
+        word="edit",
+        keys=("e",),
+        scope=Scope.OBJECT,
+        help="Write metadata and spec as YAML in your editor; the difference is shown first.",
+        danger=Danger.CONFIRM,
+        when=can_edit,
+        bar=13,
+    ),
+)
+
+_HISTORY: Final = (
+    Command(
+        id="history.rollback",
+        title="roll back to this one",
+        word="roll back",
+        keys=("R",),
+        scope=Scope.HISTORY,
+        help="Show what a new version like the one under the cursor would do, and write it.",
+        danger=Danger.CONFIRM,
+        bar=4,
+    ),
+)
+
+_TRASH: Final = (
+    Command(
+        id="trash.restore",
+        title="restore",
+        keys=("u",),
+        scope=Scope.TRASH,
+        help="Bring the deleted object back, a VM with its disks.",
+        when=is_in_trash,
+        bar=4,
+    ),
+    Command(
+        id="trash.delete",
+        title="delete for good",
+        word="delete",
+        keys=("d",),
+        scope=Scope.TRASH,
+        help="Remove what the deleted object still has on the host; nothing brings it back.",
+        danger=Danger.TYPE_NAME,
+        when=is_in_trash,
+        bar=6,
+    ),
+    Command(
+        id="trash.empty",
+        title="empty the trash",
+        word="empty",
+        keys=("E",),
+        scope=Scope.TRASH,
+        help="Remove everything in the trash for good.",
+        danger=Danger.TYPE_NAME,
+        when=has_rows,
+        bar=7,
+    ),
+    Command(
+        id="trash.history",
+        title="history",
+        keys=("h",),
+        scope=Scope.TRASH,
+        help="Show every version of the deleted object.",
+        when=has_one("a history"),
+        bar=12,
+    ),
+)
+
+_OPERATIONS: Final = (
+    Command(
+        id="op.cancel",
+        title="cancel",
+        keys=("x",),
+        scope=Scope.OPERATION,
+        help="Ask the operation to end and to undo what it did.",
+        danger=Danger.CONFIRM,
+        when=can_cancel,
+        bar=3,
     ),
 )
 
@@ -89,7 +237,7 @@ _LISTS: Final = (
         keys=("/",),
         scope=Scope.LIST,
         help="Show only what a selector finds: tenant=acme,status.power=running",
-        bar=7,
+        bar=9,
     ),
     Command(
         id="list.sort",
@@ -99,7 +247,7 @@ _LISTS: Final = (
         scope=Scope.LIST,
         help="Order the list by another column.",
         when=has_rows,
-        bar=11,
+        bar=15,
     ),
     Command(
         id="list.reverse",
@@ -117,7 +265,7 @@ _LISTS: Final = (
         scope=Scope.LIST,
         help="Mark what is under the cursor; the next verb acts on all that is marked.",
         when=has_rows,
-        bar=9,
+        bar=8,
         action="toggle_mark",
     ),
     Command(
@@ -145,7 +293,7 @@ _LISTS: Final = (
         scope=Scope.LIST,
         help="Put the name, the address or the command line of what is selected on the clipboard.",
         when=has_subject,
-        bar=10,
+        bar=14,
     ),
 )
 
@@ -168,6 +316,7 @@ _SECTIONS: Final = (
     Command("section.networks", "Networks", ("3",), Scope.APP, "Show the networks."),
     Command("section.types", "Types", ("4",), Scope.APP, "Show the machine types."),
     Command("section.activity", "Activity", ("6",), Scope.APP, "Show what KC did and is doing."),
+    Command("section.trash", "Trash", ("0",), Scope.APP, "Show what was deleted and can be brought back."),
 )
 
 _APP: Final = (
@@ -186,7 +335,7 @@ _APP: Final = (
         keys=("?",),
         scope=Scope.APP,
         help="Show the keys of this screen; search them, run them.",
-        bar=12,
+        bar=11,
     ),
     Command(
         id="app.back",
@@ -211,5 +360,7 @@ _APP: Final = (
     ),
 )
 
-COMMANDS: Final = (*_OPEN_AND_MAKE, *_VMS, *_LISTS, *_APP, *_SECTIONS, *_MOVES)
+COMMANDS: Final = (
+    *_OPEN_AND_MAKE, *_VMS, *_OTHERS, *_OBJECTS, *_HISTORY, *_TRASH, *_OPERATIONS, *_LISTS, *_APP, *_SECTIONS, *_MOVES
+)  # fmt: skip
 """All commands, in the order of the key bar and the help."""

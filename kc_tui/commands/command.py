@@ -18,7 +18,10 @@ class Scope(Enum):
     IMAGE = "on images"
     NETWORK = "on networks"
     TYPE = "on machine types"
+    OBJECT = "on VMs, images, networks and machine types"
     OPERATION = "in the activity list"
+    TRASH = "in the trash"
+    HISTORY = "on versions"
     CONSOLE = "in the console"
     WIZARD = "in the wizard"
 
@@ -27,6 +30,11 @@ class Scope(Enum):
         if self is other or Scope.APP in (self, other):
             return True
         pair = {self, other}
+        if Scope.OBJECT in pair and pair & {Scope.VM, Scope.IMAGE, Scope.NETWORK, Scope.TYPE}:
+            return True
+        # A VM's screen has a page of its versions.
+        if Scope.HISTORY in pair and pair & {Scope.VM, Scope.OBJECT}:
+            return True
         # The kinds are shown one at a time; each in a list. A wizard's pages are lists as well.
         return Scope.LIST in pair and Scope.CONSOLE not in pair
 
@@ -43,8 +51,9 @@ class Danger(IntEnum):
 class Subject:
     """An object that a command would act upon.
 
-    `kind` is that of the command line (`vm`, `image`, `network`, `type`, `op`), `state` the word shown for it
-    (`running`, `stopped` …), `busy` what is being done to it at the moment, if anything.
+    `kind` is that of the command line (`vm`, `image`, `network`, `type`, `op`, `trash`), `state` the word shown for it
+    (`running`, `stopped` …), `busy` what is being done to it at the moment, if anything. `version` is that of its
+    document, 0 where it has none or it is not known.
     """
 
     kind: str
@@ -52,6 +61,8 @@ class Subject:
     state: str = ""
     busy: str = ""
     is_foreign: bool = False
+    uid: str = ""
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from kc_tui.commands.command import Condition, Context, Subject
 
 _OFF = frozenset({"stopped", "failed", "crashed"})
+_ENDED = frozenset({"succeeded", "failed", "cancelled", "notice"})
 
 
 def has_rows(context: Context) -> str | None:
@@ -71,3 +72,51 @@ def has_console(context: Context) -> str | None:
 def can_delete(context: Context) -> str | None:
     """Need a VM of ours with no operation on it."""
     return _refuse_unmanaged(context)
+
+
+def can_change(context: Context) -> str | None:
+    """Need objects of ours with no operation on them."""
+    return _refuse_unmanaged(context) if context.subjects else "there is nothing selected"
+
+
+def has_one(word: str) -> Condition:
+    """Need one single object of ours, for something that shows one (`word`)."""
+
+    def condition(context: Context) -> str | None:
+        if not context.subjects:
+            return "there is nothing selected"
+        if len(context.subjects) > 1:
+            return f"{word} shows one object: take the marks away first"
+        subject = context.subjects[0]
+        return f"{subject.name} is not KC's: it is shown, never touched" if subject.is_foreign else None
+
+    return condition
+
+
+def can_undo(context: Context) -> str | None:
+    """Need objects of ours with more than one version, and no operation on them."""
+    if reason := can_change(context):
+        return reason
+    if any(subject.version > 1 for subject in context.subjects):
+        return None
+    return _name(context.subjects, "has one version: there is no change to take back")
+
+
+def can_edit(context: Context) -> str | None:
+    """Need one single object of ours with no operation on it."""
+    return has_one("an editor")(context) or can_change(context)
+
+
+def can_cancel(context: Context) -> str | None:
+    """Need an operation that has not ended."""
+    if not context.subjects:
+        return "there is no operation selected"
+    return "it has ended already" if all(subject.state in _ENDED for subject in context.subjects) else None
+
+
+def is_in_trash(context: Context) -> str | None:
+    """Need entries of the trash that nothing is being done to."""
+    if not context.subjects:
+        return "there is nothing selected"
+    busy = [subject for subject in context.subjects if subject.busy]
+    return f"{busy[0].name} is busy: {busy[0].busy}" if busy else None

@@ -27,7 +27,8 @@ _NAMES_SHOWN: Final = 8
 class Question:
     """What is asked: `title` the question, `consequence` what follows from a yes, `verb` the word of the yes.
 
-    `names` are the objects concerned. With `Danger.TYPE_NAME` the yes is the name typed, or of several their number.
+    `names` are the objects concerned. With `Danger.TYPE_NAME` the yes is the name typed, or of several their number. A
+    yes that `is_harmless` is under the cursor.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Question:
     names: tuple[str, ...] = ()
     danger: Danger = Danger.CONFIRM
     keep: str = "cancel"
+    is_harmless: bool = False
 
     @property
     def expected(self) -> str:
@@ -71,7 +73,8 @@ class ConfirmDialog(Dialog[bool]):
         super().__init__()
         self._question = question
         self._input = LineInput()
-        self._answers = ChoiceBar(self._make_answers(armed=not question.expected), cursor=1)
+        answers = self._make_answers(armed=not question.expected)
+        self._answers = ChoiceBar(answers, cursor=0 if question.is_harmless else 1)
 
     def compose(self) -> ComposeResult:
         """Lay out what follows, whom it concerns, and the answers."""

@@ -22,7 +22,14 @@ def list_commands(keymap: Keymap, context: Context) -> list[Choice]:
         if not command.id.startswith("move.") and command.id != "app.palette"
         for refusal in (command.refusal(context),)
     ]
-    return [choice for _, choice in sorted(entries, key=lambda entry: entry[0])]
+    listed: list[Choice] = []
+    told: set[tuple[str, str]] = set()
+    for _, choice in sorted(entries, key=lambda entry: entry[0]):
+        # A verb that means something else elsewhere, `delete` say, is told once.
+        if not choice.refusal or (choice.label, choice.hint) not in told:
+            listed.append(choice)
+        told.add((choice.label, choice.hint))
+    return listed
 
 
 def _weigh(command: Command, context: Context, refusal: str | None) -> int:

@@ -12,6 +12,7 @@ from backend.model.documents import Document
 from backend.model.kinds import OPERATION
 from kc_tui.commands import Context, Scope
 from kc_tui.messages import ErrorOccurred
+from kc_tui.screens.item import ItemScreen
 from kc_tui.screens.section import SectionScreen
 from kc_tui.screens.session_screen import Changed
 from kc_tui.state import operations
@@ -58,6 +59,10 @@ class ActivityScreen(SectionScreen[Entry]):
         notice = next((notice for notice in session.notices if uid == f"notice:{notice.number}"), None)
         return () if notice is None else operations.describe_notice(notice)
 
+    def make_page(self, uid: str) -> OperationPage:
+        """Return the page of an operation or an error."""
+        return OperationPage(self, uid)
+
     @work
     async def do_op_cancel(self, context: Context) -> None:
         """Ask the selected operations to end and undo themselves."""
@@ -76,3 +81,15 @@ class ActivityScreen(SectionScreen[Entry]):
                 await self.session.gateway.cancel(subject.name)
             except KCError as error:
                 self.post_message(ErrorOccurred(error))
+
+
+class OperationPage(ItemScreen):
+    """All about one operation."""
+
+    def __init__(self, section: ActivityScreen, uid: str) -> None:
+        super().__init__(section, uid)
+        self._activity = section
+
+    def do_op_cancel(self, context: Context) -> None:
+        """Do as the list does."""
+        self._activity.do_op_cancel(context)

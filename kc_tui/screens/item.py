@@ -8,7 +8,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
-from kc_tui.commands import BarEntry, Context, Scope, Subject
+from kc_tui.commands import BarEntry, Context, Scope
+from kc_tui.screens.object_verbs import ObjectVerbs
 from kc_tui.screens.parts import Head, Pane
 from kc_tui.screens.session_screen import Changed, SessionScreen
 from kc_tui.state.lines import Line
@@ -65,8 +66,7 @@ class ItemScreen(SessionScreen):
     def command_context(self) -> Context:
         """Return the section's scopes without the list's, upon this one object."""
         entry = self._section.listing.get(self.uid)
-        word = self._section.WORD
-        subjects = () if entry is None else (Subject(word, entry.name, entry.state, entry.busy, entry.is_foreign),)
+        subjects = () if entry is None else (self._section.make_subject(entry),)
         return Context(self._section.SCOPES - {Scope.LIST} | {Scope.APP}, subjects)
 
     def refresh_keys(self) -> None:
@@ -77,12 +77,6 @@ class ItemScreen(SessionScreen):
             back = BarEntry("app.back", keymap.label("app.back"), "back", 1)
             self.query_one(KeyBar).show((*keymap.bar(self.command_context()), back))
 
-    def do_op_cancel(self, context: Context) -> None:
-        """Do as the list does."""
-        run = getattr(self._section, "do_op_cancel", None)
-        if run is not None:
-            run(context)
-
     def action_scroll_item(self, lines: int) -> None:
         """Scroll."""
         self.pane.scroll_relative(y=lines, animate=False)
@@ -90,3 +84,7 @@ class ItemScreen(SessionScreen):
     def action_leave(self) -> None:
         """Go back to the list."""
         self.app.pop_screen()
+
+
+class ObjectPage(ItemScreen, ObjectVerbs):
+    """All about one object that has versions."""

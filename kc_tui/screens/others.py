@@ -8,6 +8,8 @@ from typing import ClassVar
 from backend.model.documents import Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM
 from kc_tui.commands import Scope
+from kc_tui.screens.item import ObjectPage
+from kc_tui.screens.object_verbs import ObjectVerbs
 from kc_tui.screens.section import SectionScreen
 from kc_tui.screens.session_screen import Changed
 from kc_tui.state import images, machine_types, networks
@@ -17,7 +19,7 @@ from kc_tui.state.remembered import Order
 from kc_tui.state.table import Column, Empty
 
 
-class ReferredScreen(SectionScreen[Entry]):
+class ReferredScreen(SectionScreen[Entry], ObjectVerbs):
     """A list of things that VMs are made from."""
 
     _users: dict[str, list[str]] | None = None
@@ -31,6 +33,10 @@ class ReferredScreen(SectionScreen[Entry]):
         self._users = None
         super().documents_changed(changed)
 
+    def make_page(self, uid: str) -> ObjectPage:
+        """Return the page of one object."""
+        return ObjectPage(self, uid)
+
     def users_of(self, name: str) -> list[str]:
         """Return the names of the VMs that use an object."""
         if self._users is None:
@@ -41,7 +47,7 @@ class ReferredScreen(SectionScreen[Entry]):
 class ImagesScreen(ReferredScreen):
     """All images."""
 
-    SCOPES = frozenset({Scope.LIST, Scope.IMAGE})
+    SCOPES = frozenset({Scope.LIST, Scope.IMAGE, Scope.OBJECT})
     SECTION: ClassVar[str] = "images"
     KIND: ClassVar[str] = IMAGE.name
     WORD: ClassVar[str] = "image"
@@ -66,7 +72,7 @@ class ImagesScreen(ReferredScreen):
 class NetworksScreen(ReferredScreen):
     """All networks."""
 
-    SCOPES = frozenset({Scope.LIST, Scope.NETWORK})
+    SCOPES = frozenset({Scope.LIST, Scope.NETWORK, Scope.OBJECT})
     SECTION: ClassVar[str] = "networks"
     KIND: ClassVar[str] = NETWORK.name
     WORD: ClassVar[str] = "network"
@@ -89,7 +95,7 @@ class NetworksScreen(ReferredScreen):
 class TypesScreen(ReferredScreen):
     """All machine types."""
 
-    SCOPES = frozenset({Scope.LIST, Scope.TYPE})
+    SCOPES = frozenset({Scope.LIST, Scope.TYPE, Scope.OBJECT})
     SECTION: ClassVar[str] = "types"
     KIND: ClassVar[str] = MACHINE_TYPE.name
     WORD: ClassVar[str] = "type"

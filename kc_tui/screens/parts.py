@@ -58,6 +58,24 @@ class Head(Widget):
                 self.post_message(self.SectionPressed(tab.section.id))
 
 
+class TitleLine(Widget):
+    """One line that says what a screen is about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line: Line = ()
+
+    def show(self, line: Line) -> None:
+        """Say something else; nothing is drawn where it is the same."""
+        if line != self._line:
+            self._line = line
+            self.refresh()
+
+    def render(self) -> Content:
+        """Draw the line."""
+        return draw_runs(self._line)
+
+
 class Pane(VerticalScroll, can_focus=False):
     """A pane of lines that scrolls."""
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Generic
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
 
 from backend.errors import KCError
 from backend.model.documents import Document
@@ -157,9 +158,17 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
 
     def open_row(self, uid: str) -> None:
         """Show all about an object: a page in the place of the list, which esc leaves."""
+        self.app.push_screen(self.make_page(uid))
+
+    def make_page(self, uid: str) -> Screen[None]:
+        """Return the page of one object."""
         from kc_tui.screens.item import ItemScreen  # noqa: PLC0415 - not for the first picture
 
-        self.app.push_screen(ItemScreen(self, uid))
+        return ItemScreen(self, uid)
+
+    def acted(self) -> None:
+        """Take the marks away: what they were for is done."""
+        self.table.clear_marks()
 
     def on_resize(self) -> None:
         """Fill the pane once there is room for it."""
@@ -187,9 +196,16 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
 
     def subjects(self) -> tuple[Subject, ...]:
         """Return what a verb would act upon."""
-        return tuple(
-            Subject(self.WORD, entry.name, entry.state, entry.busy, entry.is_foreign) for entry in self.selected
-        )
+        return tuple(self.make_subject(entry) for entry in self.selected)
+
+    def make_subject(self, entry: EntryType) -> Subject:
+        """Return an entry as a command sees it."""
+        version = self._version_of(entry)
+        return Subject(self.WORD, entry.name, entry.state, entry.busy, entry.is_foreign, entry.uid, version)
+
+    def _version_of(self, entry: EntryType) -> int:
+        document = self.session.inventory.get(self.KIND, entry.uid)
+        return int(document.get("version", 0)) if document is not None else 0
 
     def command_context(self) -> Context:
         """Return what commands are judged by here."""
@@ -197,7 +213,7 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
 
     def refresh_keys(self) -> None:
         """Show in the key bar what can be done now; to another VM in the same state the same can be done."""
-        states = tuple((entry.state, entry.busy, entry.is_foreign) for entry in self.selected)
+        states = tuple((item.state, item.busy, item.is_foreign, self._version_of(item) > 1) for item in self.selected)
         judged_by = (states, bool(self.table.rows))
         if judged_by != self._keys_for:
             self._keys_for = judged_by

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 from textual import events, on
@@ -18,6 +18,7 @@ from backend.model.kinds import NETWORK, OPERATION, VM
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import BarEntry, Context, Scope, Subject
 from kc_tui.screens.drawing import draw_runs
+from kc_tui.screens.history import NOT_HERE, HistoryVerbs, HistoryView
 from kc_tui.screens.parts import Head, Pane
 from kc_tui.screens.session_screen import WIDE, Changed
 from kc_tui.screens.vm_verbs import VMVerbs
@@ -32,8 +33,10 @@ from kc_tui.state.table import Run, measure
 from kc_tui.state.vms import addresses_of, judge
 from kc_tui.widgets.key_bar import KeyBar
 
-PAGES: Final = ("overview", "metadata", "activity")
+PAGES: Final = ("overview", "metadata", "history", "activity")
 _MOST_OPERATIONS: Final = 50
+_LESS_IN_HISTORY: Final = {*NOT_HERE, "vm.create", "vm.console", "vm.start", "vm.stop", "vm.reboot", "vm.delete"}
+"""What the key bar leaves out on the page of versions, for those of versions."""
 
 
 class Title(Widget):
@@ -75,13 +78,13 @@ class Title(Widget):
             at += len(page) + 2
 
 
-class VMScreen(VMVerbs):
+class VMScreen(VMVerbs, HistoryVerbs):
     """One VM; it follows the VM live, and says so when the VM is gone."""
 
-    SCOPES = frozenset({Scope.VM})
+    SCOPES = frozenset({Scope.VM, Scope.OBJECT})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab,right,l", "turn(1)", show=False),
-        Binding("shift+tab,left,h", "turn(-1)", show=False),
+        Binding("tab,right", "turn(1)", show=False),
+        Binding("shift+tab,left", "turn(-1)", show=False),
         Binding("down,j", "scroll_page(1)", show=False),
         Binding("up,k", "scroll_page(-1)", show=False),
         Binding("pagedown,ctrl+d", "scroll_page(10)", show=False),
@@ -124,14 +127,28 @@ class VMScreen(VMVerbs):
         condition = judge(document, self.session.operation_on(document), self.session.glyphs)
         state = "stopped" if condition.word == "missing" else condition.word
         name = str(document.get("name", ""))
-        return (Subject("vm", name, state, condition.busy, condition.group == "foreign"),)
+        version = int(document.get("version", 0))
+        return (Subject("vm", name, state, condition.busy, condition.group == "foreign", self.uid, version),)
+
+    def refusals(self) -> Mapping[str, str]:
+        """Return why commands cannot run on the page that is shown."""
+        return self.refuse_in_history() if self.page == "history" else {}
+
+    def command_context(self) -> Context:
+        """Return what commands are judged by: on the page of its history those of versions too."""
+        context = super().command_context()
+        more = {Scope.LIST, Scope.HISTORY} if self.page == "history" else set()
+        return Context(context.scopes | more, context.subjects, context.row_count, context.refusals)
 
     def refresh_keys(self) -> None:
         """Show the verbs, the way to the other pages, and the way back."""
         keymap = getattr(self.app, "keymap", None)
         if keymap is not None:
             ways = (BarEntry("page", "tab", "page", 4), BarEntry("app.back", keymap.label("app.back"), "back", 4))
-            self.query_one(KeyBar).show((*keymap.bar(self.command_context()), *ways))
+            entries = keymap.bar(self.command_context())
+            hidden = _LESS_IN_HISTORY if self.page == "history" else set()
+            shown = [entry for entry in entries if entry.command_id not in hidden]
+            self.query_one(KeyBar).show((*shown, *ways))
 
     @on(KeyBar.Pressed)
     def _press(self, event: KeyBar.Pressed) -> None:
@@ -155,6 +172,9 @@ class VMScreen(VMVerbs):
             self.refresh_keys()
             return
         self.summary.show(self._summarise(document), self.page)
+        if self._show_history(document):
+            self.refresh_keys()
+            return
         left, right = self._build_page(document)
         if self.size.width < WIDE:
             left, right = [*left, *([BLANK, *right] if right else [])], []
@@ -162,6 +182,27 @@ class VMScreen(VMVerbs):
         self.left.show(left)
         self.right.show(right)
         self.refresh_keys()
+
+    def _show_history(self, document: Document) -> bool:
+        """Put the history in the place of the page, or take it away; return whether it is shown."""
+        is_wanted = self.page == "history" and not document.get("status", {}).get("foreign")
+        history = self.history
+        if history is None and is_wanted:
+            history = HistoryView(self.session, VM.name, str(document.get("name", "")), self.uid)
+            self.query_one(".body").mount(history)
+        if history is not None:
+            history.display = is_wanted
+            history.follow()
+        self.left.display = not is_wanted
+        if is_wanted:
+            self.right.display = False
+            self.call_after_refresh(self._focus_history)
+        return is_wanted
+
+    def _focus_history(self) -> None:
+        history = self.history
+        if self.page == "history" and history is not None and self.app.screen is self:
+            self.set_focus(history.table)
 
     def _summarise(self, document: Document) -> Line:
         session = self.session
@@ -183,6 +224,8 @@ class VMScreen(VMVerbs):
             return vm_details.describe_metadata(document, session.glyphs), ()
         if self.page == "activity":
             return self._build_activity()
+        if self.page == "history":
+            return [(Run("A foreign domain has no history here.", Role.MUTED),)], ()
         operation = session.operation_on(document)
         usage = session.usages.get(self.uid)
         left = vm_details.describe(document, operation, usage, session.clock(), session.glyphs)
@@ -235,12 +278,18 @@ class VMScreen(VMVerbs):
 
     def _turn_to(self, page: str) -> None:
         self.page = page
+        if page != "history":
+            self.set_focus(None)
         self.documents_changed(None)
         self.left.scroll_home(animate=False)
 
     def action_scroll_page(self, lines: int) -> None:
         """Scroll the page."""
         self.left.scroll_relative(y=lines, animate=False)
+
+    def do_object_history(self, _context: Context) -> None:
+        """Show the history."""
+        self._turn_to("history")
 
     def do_vm_metadata(self, _context: Context) -> None:
         """Show the metadata."""

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from textual import work
 
-from backend.errors import KCError
-from backend.model.kinds import VM
 from backend.service import Accepted, Service
 from kc_tui.commands import Command, Context, Subject
 from kc_tui.messages import ErrorOccurred, OpenConsole, OpenWizard
-from kc_tui.screens.session_screen import SessionScreen
+from kc_tui.screens.object_verbs import ObjectVerbs
 
 _CONSEQUENCES: Final = {
     "vm.stop": "The guest is asked to shut down; what it has not saved is up to it.",
     "vm.reboot": "The guest is asked to reboot; what it has not saved is up to it.",
     "vm.start": "They are started one after another.",
-    "vm.delete": "The power is cut, and the domain and its disks are destroyed. This cannot be taken back.",
 }
-_AT_ONCE: Final = 4
-"""How many of several VMs are asked for at the same time."""
 
 
-class VMVerbs(SessionScreen):
+class VMVerbs(ObjectVerbs):
     """The verbs of VMs; `command_context` says upon which."""
 
     def do_vm_create(self, _context: Context) -> None:
@@ -50,7 +44,7 @@ class VMVerbs(SessionScreen):
 
     def do_vm_delete(self, context: Context) -> None:
         """Delete what is selected."""
-        self.ask_and_act("vm.delete", context.subjects)
+        self.ask_and_delete(context.subjects)
 
     @work
     async def ask_and_act(self, command_id: str, subjects: Sequence[Subject]) -> None:
@@ -61,8 +55,10 @@ class VMVerbs(SessionScreen):
         question = ask_about(command, subjects, _CONSEQUENCES[command_id])
         if question is not None and not await self.app.push_screen_wait(ConfirmDialog(question)):
             return
-        gate = asyncio.Semaphore(_AT_ONCE)
-        await asyncio.gather(*(self._act(command_id, subject.name, gate) for subject in subjects))
+        errors = await self.make_all([_bind(command_id, subject.name) for subject in subjects])
+        for error in errors:
+            if error is not None:
+                self.post_message(ErrorOccurred(error))
         self.acted()
 
     def _find_command(self, command_id: str) -> Command:
@@ -70,20 +66,6 @@ class VMVerbs(SessionScreen):
         command: Command = keymap.registry[command_id]
         return command
 
-    async def _act(self, command_id: str, name: str, gate: asyncio.Semaphore) -> None:
-        def change(service: Service) -> Accepted:
-            if command_id == "vm.delete":
-                return service.delete(VM.name, name)
-            return service.act(name, command_id.removeprefix("vm."))
 
-        async with gate:
-            try:
-                accepted = await self.session.gateway.change(change)
-            except KCError as error:
-                self.post_message(ErrorOccurred(error))
-                return
-        self.session.take_accepted(accepted)
-        self.documents_changed({VM.name: {str(accepted.document.get("uid", ""))}})
-
-    def acted(self) -> None:
-        """Do what is due after a verb was carried out."""
+def _bind(command_id: str, name: str) -> Callable[[Service], Accepted]:
+    return lambda service: service.act(name, command_id.removeprefix("vm."))

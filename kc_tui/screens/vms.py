@@ -36,7 +36,7 @@ _COUNTED: Final = 500
 class VMsScreen(SectionScreen[VMEntry], VMVerbs):
     """All VMs of the host, those that are not KC's included."""
 
-    SCOPES = frozenset({Scope.LIST, Scope.VM})
+    SCOPES = frozenset({Scope.LIST, Scope.VM, Scope.OBJECT})
     SECTION: ClassVar[str] = "vms"
     KIND: ClassVar[str] = VM.name
     WORD: ClassVar[str] = "vm"
@@ -160,10 +160,6 @@ class VMsScreen(SectionScreen[VMEntry], VMVerbs):
             self.post_message(CopyRequested(selected[0].address, f"the address of {selected[0].name}"))
         else:
             super().do_list_copy(context)
-
-    def acted(self) -> None:
-        """Take the marks away: what they were for is done."""
-        self.table.clear_marks()
 
     def _in_view(self) -> Sequence[VMEntry]:
         """Return the entries whose figures are worth drawing: those in view, or all where they make the order."""

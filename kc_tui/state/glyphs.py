@@ -34,6 +34,7 @@ class Glyphs:
     dash: str = "–"
     ellipsis: str = "…"
     dot: str = "·"
+    arrow: str = "→"
     ascending: str = "↑"
     descending: str = "↓"
     step_done: str = "●"
@@ -65,6 +66,7 @@ ASCII: Final = Glyphs(
     dash="-",
     ellipsis="~",
     dot="-",
+    arrow=">",
     ascending="^",
     descending="v",
     step_done="*",

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from backend.model.documents import Document
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, VM
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM
 from backend.service import DocumentPage, Event
 
-WATCHED: tuple[str, ...] = tuple(kind.name for kind in (VM, IMAGE, NETWORK, MACHINE_TYPE, OPERATION))
+WATCHED: tuple[str, ...] = tuple(kind.name for kind in (VM, IMAGE, NETWORK, MACHINE_TYPE, OPERATION, TRASH))
 ENDED_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 

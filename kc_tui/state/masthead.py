@@ -27,6 +27,7 @@ SECTIONS: Final = (
     Section("networks", "3", "Networks"),
     Section("types", "4", "Types"),
     Section("activity", "6", "Activity"),
+    Section("trash", "0", "Trash"),
 )
 
 

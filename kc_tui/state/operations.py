@@ -17,7 +17,7 @@ from kc_tui.state.table import Align, Cell, Column, Progress, Row, Run
 COLUMNS: Final = (
     Column("when", "WHEN", 6, lasting=True),
     Column("what", "WHAT", 9, lasting=True),
-    Column("name", "ON", 12, weight=1, widest=34, lasting=True),
+    Column("name", "ON", 16, weight=1, widest=34, lasting=True),
     Column("state", "STATE", 9),
     Column("took", "TOOK", 8, align=Align.RIGHT, rank=1),
     Column("why", "WHY", 18, weight=4, rank=2),
@@ -200,7 +200,7 @@ def describe_operation(operation: Document, glyphs: Glyphs) -> list[Line]:
         if steps:
             lines += [BLANK, heading(title), *(_draw_step(step, glyphs) for step in steps)]
     lines += [BLANK, labelled("by", Run(str(operation.get("updatedBy", "")), Role.MUTED))]
-    lines.append(labelled("asked", Run(_clock(operation.get("createdAt")), Role.MUTED)))
+    lines.append(labelled("asked", Run(clock_time(operation.get("createdAt")), Role.MUTED)))
     return lines
 
 
@@ -223,7 +223,7 @@ def _draw_step(step: Mapping[str, Any], glyphs: Glyphs) -> Line:
     return tuple(parts)
 
 
-def _clock(value: object) -> str:
+def clock_time(value: object) -> str:
     """Return a time of a document as the host's clock shows it."""
     import time  # noqa: PLC0415 - for detail panes only
 

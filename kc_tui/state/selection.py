@@ -115,6 +115,11 @@ class Selection:
         self._close_range()
         self._marks = set(self._index) - self._marks
 
+    def mark(self, keys: Iterable[str]) -> None:
+        """Mark these rows and no others."""
+        self._anchor = None
+        self._marks = set(keys) & set(self._index)
+
     def clear_marks(self) -> bool:
         """Take all marks and the range away; return whether there were any."""
         had = bool(self._marks) or self._anchor is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -122,7 +123,10 @@ class FilterBar(Widget):
     def show_error(self, message: str, position: int | None = None) -> None:
         """Say what is wrong, under the character at `position` where that is known; empty takes it away."""
         self._error.message = message
-        self._error.column = None if position is None else position - self._input.scroll_offset.x
+        if position is not None:
+            before = self._input.value[:position]
+            position += cell_len(before) - len(before) - self._input.scroll_offset.x
+        self._error.column = position
         self._error.display = bool(message)
         self._error.refresh()
         if message:

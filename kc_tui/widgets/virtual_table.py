@@ -169,6 +169,12 @@ class VirtualTable(ScrollView, can_focus=True):
             self._move(index)
         return index is not None
 
+    def mark(self, keys: Iterable[str]) -> None:
+        """Mark the rows of these keys and no others."""
+        marked = self.marked
+        self._selection.mark(keys)
+        self._marks_changed(marked)
+
     def clear_marks(self) -> bool:
         """Take all marks away; return whether there were any."""
         marked = self.marked

@@ -236,6 +236,24 @@ def test_a_base_is_not_deleted_below_an_overlay_or_a_domain(rig: Rig) -> None:
     assert rig.hypervisor.list_volumes() == []
 
 
+def test_a_disk_that_is_kept_without_its_domain_still_holds_its_base(rig: Rig) -> None:
+    base = rig.disk()
+    plans = []
+    for name in ("kept", "other"):
+        rig.hypervisor.ensure_overlay(f"kc-{name}", base=base, base_format="raw", capacity_bytes=8 << 20)
+        plans.append(rig.defined(name, disks=(DiskPlan("root", f"kc-{name}", "qcow2", base, "raw"),)))
+    assert sorted(rig.hypervisor.volume_users(base)) == sorted(plan.name for plan in plans)
+    rig.hypervisor.ensure_undefined(plans[0].uid, plans[0].owner)
+    assert sorted(rig.hypervisor.volume_users(base)) == sorted([plans[1].name, "volume kc-kept"])
+    assert rig.hypervisor.volume_users("kc-kept") == []
+    with pytest.raises(ConflictError, match="volume kc-kept"):
+        rig.hypervisor.ensure_volume_gone(base)
+    assert rig.hypervisor.find_volume("kc-kept") is not None
+    # It comes back with its disk, and is told by its name again.
+    rig.hypervisor.ensure_defined(plans[0])
+    assert sorted(rig.hypervisor.volume_users(base)) == sorted(plan.name for plan in plans)
+
+
 def test_a_seed_in_use_is_not_deleted(rig: Rig) -> None:
     rig.hypervisor.upload("kc-seed", io.BytesIO(b"s" * 70_000), 70_000)
     plan = rig.defined(seed="kc-seed")
@@ -296,6 +314,62 @@ def test_a_network_in_use_stays(rig: Rig) -> None:
         rig.hypervisor.ensure_network_gone(network.name, network.uid)
     rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
     rig.hypervisor.ensure_network_gone(network.name, network.uid)
+
+
+def test_a_network_that_is_not_there_is_made_by_its_replacement(rig: Rig) -> None:
+    plan = rig.network()
+    made = rig.hypervisor.replace_network(plan)
+    assert (made.name, made.uid, made.active, made.ipv4_mode) == (plan.name, plan.uid, True, "dhcp")
+    assert rig.hypervisor.replace_network(plan) == made
+    assert made in rig.hypervisor.list_networks()
+
+
+def test_dhcp_comes_and_goes_under_a_running_domain(rig: Rig) -> None:
+    network = rig.network(uplink="nat", ipv6_subnet="fd00:c0de:1::/64", ipv6_mode="slaac")
+    made = rig.hypervisor.ensure_network(network)
+    plan = rig.running(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name),))
+    changed = rig.hypervisor.replace_network(network._replace(ipv4_mode="static", ipv6_mode="dhcpv6"))
+    assert changed == made._replace(ipv4_mode="static", ipv6_mode="dhcpv6")
+    assert rig.hypervisor.replace_network(network) == made
+    assert rig.power(plan) == "running"
+
+
+@pytest.mark.parametrize("change", ["subnet", "uplink", "mtu", "dns"])
+def test_a_network_is_made_anew_only_when_nothing_runs_on_it(rig: Rig, change: str) -> None:
+    network = rig.network()
+    rig.hypervisor.ensure_network(network)
+    other = f"{network.ipv4_subnet.removesuffix('.0/24')}.128/25"
+    changed = {
+        "subnet": network._replace(ipv4_subnet=other), "uplink": network._replace(uplink="nat"),
+        "mtu": network._replace(mtu=1400), "dns": network._replace(dns=("9.9.9.9",)),
+    }[change]  # fmt: skip
+    plan = rig.running(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name),))
+    before = rig.hypervisor.list_networks()
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.replace_network(changed)
+    assert rig.hypervisor.list_networks() == before
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
+    made = rig.hypervisor.replace_network(changed)
+    assert (made.uid, made.active) == (network.uid, True)
+    assert (made.ipv4_subnet, made.uplink) == (changed.ipv4_subnet, changed.uplink)
+    assert rig.hypervisor.replace_network(changed) == made
+    rig.hypervisor.ensure_running(plan.uid)
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.replace_network(network)
+
+
+def test_another_network_is_not_replaced_nor_its_subnet_taken(rig: Rig) -> None:
+    first = rig.network()
+    made = rig.hypervisor.ensure_network(first)
+    with pytest.raises(ConflictError):
+        rig.hypervisor.replace_network(first._replace(uid=str(uuid.uuid4()), mtu=1400))
+    second = rig.network("second", ipv4_subnet="", ipv4_mode="none")
+    kept = rig.hypervisor.ensure_network(second)
+    with pytest.raises(ConflictError, match=first.name):
+        rig.hypervisor.replace_network(second._replace(ipv4_subnet=first.ipv4_subnet, ipv4_mode="dhcp"))
+    with pytest.raises(RefusedError):
+        rig.hypervisor.replace_network(second._replace(uplink="magic"))
+    assert {made, kept} <= set(rig.hypervisor.list_networks())
 
 
 def test_leases_of_networks_that_are_not_there_are_none(rig: Rig) -> None:
@@ -364,6 +438,123 @@ def test_a_domain_without_its_disk_is_not_defined(rig: Rig) -> None:
     with pytest.raises(NotFoundError):
         rig.hypervisor.ensure_defined(rig.plan(disks=(DiskPlan("root", "kc-none", "raw"),)))
     assert rig.hypervisor.find_domain(f"{rig.prefix}-vm") is None
+
+
+# --- domains that are on, and change
+
+
+def test_what_is_off_or_absent_is_not_changed_live(rig: Rig) -> None:
+    plan = rig.defined()
+    assert rig.hypervisor.apply_live(plan._replace(cpus=2)) == ()
+    assert rig.hypervisor.apply_live(plan._replace(uid=str(uuid.uuid4()))) == ()
+    assert rig.power(plan) == "stopped"
+
+
+def test_what_a_running_domain_cannot_have_waits_for_its_next_start(rig: Rig) -> None:
+    plan = rig.running()
+    assert rig.hypervisor.apply_live(plan) == ()
+    wanted = plan._replace(cpus=2, memory_mib=48, firmware="uefi", name=f"{rig.prefix}-new", version=4)
+    rig.hypervisor.ensure_defined(wanted)
+    sample = sample_of(rig, plan)
+    assert (sample.cpus, sample.memory_bytes, rig.power(plan)) == (1, 32 << 20, "running")
+    for _ in range(2):
+        assert rig.hypervisor.apply_live(wanted) == ("cpus", "memory", "firmware", "name")
+    assert rig.hypervisor.owner_of(plan.uid).version == 4
+    assert rig.hypervisor.find_domain(plan.name) is not None
+    # Back to what runs: nothing waits.
+    rig.hypervisor.ensure_defined(plan)
+    assert rig.hypervisor.apply_live(plan) == ()
+
+
+def test_a_restart_gives_a_domain_its_whole_plan(rig: Rig) -> None:
+    plan = rig.running()
+    wanted = plan._replace(cpus=2, memory_mib=48, name=f"{rig.prefix}-new")
+    rig.hypervisor.ensure_defined(wanted)
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=20, force=True)
+    rig.hypervisor.ensure_defined(wanted)
+    rig.hypervisor.ensure_running(plan.uid)
+    sample = sample_of(rig, wanted)
+    assert (sample.cpus, sample.memory_bytes) == (2, 48 << 20)
+    assert rig.hypervisor.find_domain(wanted.name) is not None
+    assert rig.hypervisor.apply_live(wanted) == ()
+
+
+def test_nics_come_to_a_running_domain_and_move(rig: Rig) -> None:
+    first, second = rig.network(), rig.network("second", ipv4_subnet="", ipv4_mode="none")
+    for network in (first, second):
+        rig.hypervisor.ensure_network(network)
+    plan = rig.running()
+    wanted = plan
+    for step in (
+        (NicPlan("nic0", "52:54:00:00:00:01", first.name),),
+        (NicPlan("nic0", "52:54:00:00:00:01", first.name), NicPlan("nic1", "52:54:00:00:00:02", first.name)),
+        (NicPlan("nic0", "52:54:00:00:00:01", second.name), NicPlan("nic1", "52:54:00:00:00:02", first.name)),
+    ):
+        wanted = plan._replace(nics=step)
+        rig.hypervisor.ensure_defined(wanted)
+        assert rig.hypervisor.apply_live(wanted) == ()
+        assert rig.hypervisor.apply_live(wanted) == ()
+    for network in (first, second):
+        with pytest.raises(ConflictError, match=plan.name):
+            rig.hypervisor.ensure_network_gone(network.name, network.uid)
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.replace_network(second._replace(mtu=1400))
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
+    rig.hypervisor.ensure_running(plan.uid)
+    assert rig.hypervisor.apply_live(wanted) == ()
+
+
+def test_a_nic_that_its_guest_holds_waits_and_is_gone_after_a_restart(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.hypervisor.live.UNPLUG_SECONDS", 1.0)
+    network = rig.network()
+    rig.hypervisor.ensure_network(network)
+    plan = rig.deaf()
+    with_nic = plan._replace(nics=(NicPlan("wan", "52:54:00:00:00:01", network.name),))
+    rig.hypervisor.ensure_defined(with_nic)
+    assert rig.hypervisor.apply_live(with_nic) == ()
+    rig.hypervisor.ensure_defined(plan)
+    assert rig.hypervisor.apply_live(plan) == ("nic:wan",)
+    assert rig.hypervisor.apply_live(plan) == ("nic:wan",)
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
+    rig.hypervisor.ensure_running(plan.uid)
+    assert rig.hypervisor.apply_live(plan) == ()
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
+    rig.hypervisor.ensure_network_gone(network.name, network.uid)
+
+
+def test_a_nic_on_a_network_that_is_not_there_is_not_found(rig: Rig) -> None:
+    plan = rig.running()
+    with pytest.raises(NotFoundError):
+        rig.hypervisor.apply_live(plan._replace(nics=(NicPlan("nic0", "52:54:00:00:00:01", f"{rig.prefix}-none"),)))
+    assert rig.power(plan) == "running"
+    assert rig.hypervisor.apply_live(plan) == ()
+
+
+def test_another_owners_running_domain_is_not_changed(rig: Rig) -> None:
+    plan = rig.running()
+    with pytest.raises(ConflictError, match="kraut@host:/store"):
+        rig.hypervisor.apply_live(plan._replace(owner="owner-2", version=9))
+    assert rig.hypervisor.owner_of(plan.uid).version == 3
+
+
+def test_disks_wait_for_the_next_start(rig: Rig) -> None:
+    plan = rig.running()
+    data = DiskPlan("data", rig.disk(), "raw")
+    more = plan._replace(disks=(*plan.disks, data))
+    rig.hypervisor.ensure_defined(more)
+    assert rig.hypervisor.apply_live(more) == ("disk:data",)
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.ensure_volume_gone(data.volume)
+    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
+    rig.hypervisor.ensure_running(plan.uid)
+    assert rig.hypervisor.apply_live(more) == ()
+    rig.hypervisor.ensure_defined(plan)
+    assert rig.hypervisor.apply_live(plan) == ("disk:data",)
+    # The guest still has it.
+    with pytest.raises(ConflictError, match=plan.name):
+        rig.hypervisor.ensure_volume_gone(data.volume)
 
 
 def test_a_guest_starts_once_and_obeys_the_power_button(rig: Rig) -> None:

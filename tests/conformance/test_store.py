@@ -1,4 +1,7 @@
-"""What every store must do; a new engine joins by one line in `PLACES`."""
+"""What every store must do; a new engine joins by one line in `PLACES`.
+
+What the store is as a whole (retention, compaction, check, export) is in `test_store_whole.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.etcd_cluster import make_url
 
 from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
 from backend.model.documents import Document
@@ -21,12 +25,22 @@ from backend.store.protocol import Store, watch
 # Where a fresh store of each engine is: a function from a folder of the test's own to the store's address.
 PLACES: dict[str, Callable[[Path], str]] = {
     "file": lambda folder: f"tinydb:{folder}/kc.db",
+    "memory": lambda folder: f"memory:{folder}",
+    "etcd": lambda folder: make_url(1, folder),
+    "etcd-3": lambda folder: make_url(3, folder),
 }
+# Those that other processes reach: what is in the memory of one is nobody else's.
+SHARED = {engine: make_place for engine, make_place in PLACES.items() if engine != "memory"}
 
 
 @pytest.fixture(params=PLACES.values(), ids=PLACES.keys())
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return request.param(tmp_path)
+def make_place(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    return request.param
+
+
+@pytest.fixture
+def place(make_place: Callable[[Path], str], tmp_path: Path) -> str:
+    return make_place(tmp_path)
 
 
 @pytest.fixture
@@ -70,9 +84,9 @@ def put_status(store: Store, uid: str, status: dict[str, Any], kind: str = "VM")
         transaction.put_status(kind, uid, status)
 
 
-def delete(store: Store, uid: str, kind: str = "VM", expect: int | None = None) -> None:
+def delete(store: Store, uid: str, kind: str = "VM", expect: int | None = None, **remarks: str) -> int:
     with store.transaction() as transaction:
-        transaction.delete(kind, uid, expect=expect)
+        return transaction.delete(kind, uid, expect=expect, **remarks)
 
 
 def names(documents: list[Document]) -> list[str]:
@@ -233,6 +247,25 @@ class TestDeletion:
         assert store.list_documents("VM").items == []
         assert len(store.history("VM", "uid-of-web")) == 2
         assert store.find_deleted("VM", "web") == "uid-of-web"
+
+    def test_a_deletion_is_a_version_that_says_who_and_why(self, store: Store, other: Store):
+        put(store, make())
+        put(store, make(spec={"cpus": 2}))
+        assert delete(store, "uid-of-web", by="bob", message="no longer needed") == 3
+        for reader in (store, other):
+            last = reader.history("VM", "uid-of-web")[-1]
+            assert (last.version, last.by, last.message, last.document) == (3, "bob", "no longer needed", None)
+            assert reader.revision() == last.revision
+
+    def test_who_deleted_is_kept_as_it_was_said(self, store: Store):
+        for number, by in enumerate(["", "\x1b[31m", "ü\u2028", '{"a": 1}', "x" * 5000]):
+            put(store, make(uid=f"{number}"))
+            delete(store, f"{number}", by=by, message="")
+            assert store.history("VM", f"{number}")[-1].by == by
+        put(store, make(uid="last"))
+        with pytest.raises(RefusedError):
+            delete(store, "last", by="\ud800")
+        assert store.find("VM", "web")
 
     def test_only_what_is_live_can_be_deleted_and_only_in_the_version_expected(self, store: Store):
         with pytest.raises(NotFoundError):
@@ -472,6 +505,7 @@ class TestFeed:
         put(store, make("b"))
         assert names([change.document for change in next(batches)]) == ["b"]
 
+    @pytest.mark.parametrize("make_place", SHARED.values(), ids=SHARED.keys())
     def test_another_process_is_seen_well_within_a_second(self, store: Store, place: str):
         writer = start_writer(place)
         try:
@@ -651,8 +685,8 @@ class TestOpening:
         assert again.identity == store.identity
         again.close()
 
-    def test_two_stores_differ(self, store: Store, tmp_path: Path):
-        second = open_store(f"tinydb:{tmp_path}/second.db")
+    def test_two_stores_differ(self, store: Store, make_place: Callable[[Path], str], tmp_path: Path):
+        second = open_store(make_place(tmp_path / "second"))
         assert second.identity != store.identity
         second.close()
 

@@ -23,7 +23,7 @@ CREATE = ("--image", "starter", "--network", "default", "--type", "tiny")
 def name(ready_home: Path) -> Iterator[str]:
     name = f"cli-{uuid.uuid4().hex[:6]}"
     yield name
-    run_kc(ready_home, "vm", "delete", "-l", f"name~{name}*", "--yes")
+    run_kc(ready_home, "vm", "delete", "-l", f"name~{name}*", "--now", "--yes")
 
 
 def wait_until(condition, what: str, seconds: float = 60.0) -> None:
@@ -82,7 +82,7 @@ def test_several_at_once_and_by_selector(ready_kc: Kc, name: str) -> None:
     completed = ready_kc("__complete", "vm")
     assert {f"{name}-1", f"{name}-2"} <= set(completed.stdout.split())
     assert completed.stderr == ""
-    gone = ready_kc("vm", "delete", "-l", f"group={name}", "--yes", "-o", "json")
+    gone = ready_kc("vm", "delete", "-l", f"group={name}", "--now", "--yes", "-o", "json")
     assert [vm["name"] for vm in gone.json()["items"]] == [f"{name}-1", f"{name}-2"]
     assert [volume for vm in vms for volume in pool_volumes(f"kc-{vm['uid']}")] == []
 
@@ -98,7 +98,7 @@ def test_an_image_from_a_file_and_back_out(ready_kc: Kc, tmp_path: Path, name: s
     assert ready_kc("image", "upload", str(path), "--name", name).status == 4
     assert ready_kc("image", "upload", str(path), "--name", f"{name}-x", "--format", "raw").status == 8
     assert ready_kc("image", "upload", str(path), "--name", f"{name}-x", "--sha256", "0" * 64).status == 8
-    assert ready_kc("image", "delete", name, "--yes", "-q").status == 0
+    assert ready_kc("image", "delete", name, "--now", "--yes", "-q").status == 0
     assert ready_kc("image", "show", name, "-o", "json").status == 3
 
 
@@ -112,8 +112,8 @@ def test_a_network_and_a_type_from_their_flags(ready_kc: Kc, name: str) -> None:
     options = ("--image", "starter", "--network", name, "--type", name, "--no-start")
     assert ready_kc("vm", "create", name, *options, "--set", "cpus=3").status == 8
     assert ready_kc("vm", "create", name, *options, "--set", "cpus=2", "-q").status == 0
-    assert ready_kc("network", "delete", name, "--yes").status == 4
-    assert ready_kc("type", "delete", name, "--yes").status == 4
-    assert ready_kc("vm", "delete", name, "--yes", "-q").status == 0
-    assert ready_kc("network", "delete", name, "--yes", "-q").status == 0
-    assert ready_kc("type", "delete", name, "--yes", "-q").status == 0
+    assert ready_kc("network", "delete", name, "--now", "--yes").status == 4
+    assert ready_kc("type", "delete", name, "--now", "--yes").status == 4
+    assert ready_kc("vm", "delete", name, "--now", "--yes", "-q").status == 0
+    assert ready_kc("network", "delete", name, "--now", "--yes", "-q").status == 0
+    assert ready_kc("type", "delete", name, "--now", "--yes", "-q").status == 0

@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.kc import URI, Kc, pool_volumes, run_kc, virsh
@@ -17,11 +18,13 @@ from backend.operations.planning import PLANS
 pytestmark = [pytest.mark.libvirt]
 
 CRASH = Path(__file__).parent.parent / "support" / "crash.py"
-POINTS = ("begun", "worked", "passed")
+POINTS = ("begun", "worked")
 
 
 def points_of(operation_type: str) -> list[tuple[str, str]]:
-    return [(point, step.id) for step in PLANS[operation_type].steps for point in POINTS]
+    """Return where to die: before each step acts, after it, and once all is journalled but the end."""
+    steps = PLANS[operation_type].steps
+    return [*((point, step.id) for step in steps for point in POINTS), ("passed", steps[-1].id)]
 
 
 def die(home: Path, point: str, step: str, action: str, name: str) -> None:
@@ -37,7 +40,7 @@ def die(home: Path, point: str, step: str, action: str, name: str) -> None:
 def name(ready_home: Path) -> Iterator[str]:
     name = f"crash-{uuid.uuid4().hex[:6]}"
     yield name
-    run_kc(ready_home, "vm", "delete", name, "--yes")
+    run_kc(ready_home, "vm", "delete", name, "--now", "--yes")
 
 
 @pytest.mark.parametrize(("point", "step"), points_of("vm.create"))
@@ -69,6 +72,83 @@ def test_a_deletion_that_was_killed_leaves_nothing(
     assert ready_kc("vm", "show", name).status == 3
     assert name not in virsh("list", "--all", "--name").split()
     assert pool_volumes(f"kc-{vm['uid']}") == []
+
+
+def in_doubt(operation_type: str) -> list[str]:
+    """Return the steps of an operation, to be killed when each has done its work and the journal does not say so."""
+    return [step.id for step in PLANS[operation_type].steps]
+
+
+def show(kc: Kc, name: str) -> dict[str, Any]:
+    vm: dict[str, Any] = kc("vm", "show", name, "-o", "json").json()
+    return vm
+
+
+def volumes_of(uid: str) -> list[str]:
+    prefix = f"kc-{uid}-"
+    return [volume.removeprefix(prefix) for volume in pool_volumes(prefix)]
+
+
+@pytest.fixture
+def vm(ready_kc: Kc, name: str) -> dict[str, Any]:
+    made = ready_kc("vm", "create", name, "--image", "starter", "--network", "default", "--type", "tiny", "-o", "json")
+    vm: dict[str, Any] = made.json()
+    return vm
+
+
+@pytest.mark.parametrize("step", in_doubt("vm.update"))
+def test_a_change_that_was_killed_is_made_all_the_same(
+    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
+) -> None:
+    die(ready_home, "worked", step, "update", vm["name"])
+    assert ready_kc("op", "list").status == 0
+    after = show(ready_kc, vm["name"])
+    assert (after["version"], after["metadata"], after["status"]["power"]) == (2, {"test": "changed"}, "running")
+    assert after["status"]["pendingRestart"] == ["spec.parameters.memoryMiB"]
+    assert "operation" not in after["status"]
+    macs = [nic["mac"] for nic in after["spec"]["nics"]]
+    assert len(set(macs)) == 2
+    for xml in (virsh("dumpxml", vm["name"]), virsh("dumpxml", "--inactive", vm["name"])):
+        assert [xml.count(mac) for mac in macs] == [1, 1]
+    assert str(640 * 1024) in virsh("dumpxml", "--inactive", vm["name"])
+
+
+# What is between stop and start is the same as in a change.
+@pytest.mark.parametrize("step", [in_doubt("vm.restart")[0], in_doubt("vm.restart")[-1]])
+def test_a_restart_that_was_killed_ends_with_a_running_vm(
+    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
+) -> None:
+    settings = ("spec.parameters.memoryMiB=640", "--message", "more")
+    assert ready_kc("vm", "set", vm["name"], *settings).status == 0
+    die(ready_home, "worked", step, "restart", vm["name"])
+    after = show(ready_kc, vm["name"])
+    assert (after["status"]["power"], after["status"]["pendingRestart"]) == ("running", [])
+
+
+@pytest.mark.parametrize("step", in_doubt("vm.delete"))
+def test_a_vm_that_was_killed_on_its_way_to_the_trash_is_in_it(
+    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
+) -> None:
+    die(ready_home, "worked", step, "trash", vm["name"])
+    assert ready_kc("vm", "show", vm["name"]).status == 3
+    assert vm["name"] not in virsh("list", "--all", "--name").split()
+    assert volumes_of(vm["uid"]) == ["root"]
+    die(ready_home, "worked", "purge", "purge", vm["name"])
+    ready_kc("op", "list")
+    assert volumes_of(vm["uid"]) == []
+    entries = ready_kc("trash", "list", "-o", "json").json()["items"]
+    assert vm["uid"] not in [entry["spec"]["target"]["uid"] for entry in entries]
+
+
+@pytest.mark.parametrize("step", in_doubt("vm.restore"))
+def test_a_restore_that_was_killed_brings_the_vm_back(
+    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
+) -> None:
+    assert ready_kc("vm", "delete", vm["name"], "--yes").status == 0
+    die(ready_home, "worked", step, "restore", vm["name"])
+    after = show(ready_kc, vm["name"])
+    assert (after["uid"], after["version"], after["status"]["power"]) == (vm["uid"], 3, "running")
+    assert volumes_of(vm["uid"]) == ["console.log", "root", "seed"]
 
 
 def test_a_failed_creation_leaves_nothing(ready_home: Path, ready_kc: Kc, name: str) -> None:

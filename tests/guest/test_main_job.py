@@ -60,7 +60,7 @@ def test_a_vm_is_made_answers_and_leaves_nothing(ready_kc: Kc, tmp_path: Path) -
     assert ready_kc("vm", "start", name).status == 0
     assert ready_kc("vm", "reboot", name, "--force").status == 0
 
-    assert ready_kc("vm", "delete", name, "--yes").status == 0
+    assert ready_kc("vm", "delete", name, "--now", "--yes").status == 0
     assert name not in virsh("list", "--all", "--name").split()
     assert pool_volumes(f"kc-{vm['uid']}") == []
     mac = vm["spec"]["nics"][0]["mac"]
@@ -100,7 +100,7 @@ def test_a_name_that_is_taken_is_a_conflict(ready_kc: Kc) -> None:
     again = ready_kc("vm", "create", name, *options)
     assert again.status == 4
     assert "taken" in again.stderr
-    assert ready_kc("vm", "delete", name, "--yes").status == 0
+    assert ready_kc("vm", "delete", name, "--now", "--yes").status == 0
 
 
 def test_another_home_sees_a_foreign_vm_and_cannot_touch_it(ready_kc: Kc, kc: Kc) -> None:
@@ -115,8 +115,8 @@ def test_another_home_sees_a_foreign_vm_and_cannot_touch_it(ready_kc: Kc, kc: Kc
     assert "VM of" in taken.stderr
     for verb in ("start", "stop", "reboot"):
         assert kc("vm", verb, name).status == 4
-    assert kc("vm", "delete", name, "--yes").status == 4
-    assert ready_kc("vm", "delete", name, "--yes").status == 0
+    assert kc("vm", "delete", name, "--now", "--yes").status == 4
+    assert ready_kc("vm", "delete", name, "--now", "--yes").status == 0
 
 
 def test_init_is_safe_to_repeat_and_takes_up_what_another_home_left(ready_kc: Kc, kc: Kc) -> None:

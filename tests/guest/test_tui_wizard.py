@@ -51,4 +51,4 @@ def test_a_few_keys_make_a_vm_whose_boot_is_seen_in_its_console(ready_home: Path
         assert terminal.wait_end() == 0
     finally:
         terminal.close()
-        ready_kc("vm", "delete", name, "--yes")
+        ready_kc("vm", "delete", name, "--now", "--yes")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 START_SECONDS = 60
+# What the smallest guests say when they are up.
+GREETING = b"KC test guest is up\r\n"
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:

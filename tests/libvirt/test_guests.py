@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import threading
@@ -14,59 +13,17 @@ from typing import Any
 
 import pytest
 from dhcp_station import ask_for_address
-from hosts import PrivateHost, wait_until
+from hosts import GREETING, PrivateHost, wait_until
 from support.boot_sector import SIZE, make_disk
 
 from backend.errors import ConflictError, FailedError, KCError
 from backend.hypervisor import accelerator
 from backend.hypervisor.accelerator import probe
 from backend.hypervisor.host import LibvirtHost, open_hypervisor
-from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DomainPlan, NetworkPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
 
 pytestmark = pytest.mark.libvirt
-
-GREETING = b"KC test guest is up\r\n"
-
-
-@pytest.fixture
-def make(hypervisor: Hypervisor, private_host: PrivateHost) -> Iterator[Callable[..., DomainPlan]]:
-    """Makes plans of domains whose disk and seed are there; everything is removed in the end."""
-    plans: list[DomainPlan] = []
-
-    def make_plan(disk: bytes = b"", **changes: Any) -> DomainPlan:
-        uid = str(uuid.uuid4())
-        hypervisor.upload(f"kc-{uid}-base", io.BytesIO(disk or make_disk(GREETING)), SIZE)
-        hypervisor.ensure_overlay(f"kc-{uid}-root", base=f"kc-{uid}-base", base_format="raw", capacity_bytes=SIZE)
-        hypervisor.upload(f"kc-{uid}-seed", io.BytesIO(b"seed" * 1024), 4096)
-        plan = DomainPlan(
-            uid=uid, name=f"vm-{uid[:8]}", version=1, owner="owner", owner_label="tests", metadata="{}", arch="x86_64",
-            cpus=1, memory_mib=64, firmware="bios", accelerator="qemu",
-            disks=(DiskPlan("root", f"kc-{uid}-root", "qcow2", f"kc-{uid}-base", "raw"),), nics=(),
-            seed=f"kc-{uid}-seed", console_log=f"kc-{uid}-console.log",
-        )._replace(**changes)  # fmt: skip
-        plans.append(plan)
-        return plan
-
-    yield make_plan
-    for plan in plans:
-        hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-        hypervisor.ensure_undefined(plan.uid, plan.owner)
-        for suffix in ("root", "base", "seed"):
-            hypervisor.ensure_volume_gone(f"kc-{plan.uid}-{suffix}")
-        for volume in hypervisor.list_volumes(f"kc-{plan.uid}"):
-            hypervisor.ensure_volume_gone(volume.name)
-
-
-@pytest.fixture
-def network(hypervisor: Hypervisor, private_host: PrivateHost) -> Iterator[NetworkPlan]:
-    plan = NetworkPlan(
-        f"net-{uuid.uuid4().hex[:6]}", str(uuid.uuid4()), "nat", ipv4_subnet="10.77.1.0/24", ipv4_mode="dhcp",
-        ipv6_subnet="fd00:77::/64", ipv6_mode="slaac",
-    )  # fmt: skip
-    hypervisor.ensure_network(plan)
-    yield plan
-    hypervisor.ensure_network_gone(plan.name, plan.uid)
 
 
 def says(hypervisor: Hypervisor, plan: DomainPlan, words: bytes, seconds: float = 20) -> None:
@@ -98,9 +55,9 @@ def test_qemu_can_be_started_with_every_kind_of_domain(
     )
     hypervisor.ensure_defined(plan)
     native = private_host.virsh("domxml-to-native", "qemu-argv", "--domain", plan.name)
-    assert "ua-root" in native
+    assert "ua-disk-root" in native
     assert native.count("virtio-net-pci") == 2
-    assert native.count("pcie-root-port") >= 13
+    assert native.count("pcie-root-port") >= 15
 
 
 def test_a_guest_boots_from_its_overlay_with_everything_that_a_vm_has(

@@ -142,9 +142,10 @@ def test_a_vm_that_powered_itself_off_can_be_started(service: LocalService, host
 def test_deletion_leaves_nothing_and_history_stays(service: LocalService, host: MemoryHypervisor) -> None:
     settle(service, service.create(vm_document("web")))
     uid = service.get("VM", "web")["uid"]
-    settle(service, service.delete("VM", "web"))
+    settle(service, service.delete("VM", "web", now=True))
     assert host.domains == {}
     assert volumes_of(host, uid) == []
+    assert service.list_documents("Trash").items == []
     assert [version.document is None for version in service.store.history("VM", uid)] == [False, True]
     with pytest.raises(NotFoundError):
         service.delete("VM", "web")
@@ -359,3 +360,27 @@ def test_a_console_that_is_asked_for_early_waits_for_the_start(service: LocalSer
     console = service.console("web")
     assert b"KC starter" in (console.read(1.0) or b"")
     console.close()
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("tenant=acme", ["web"]),
+        ("tenant=acme,status.power=running", ["web"]),
+        ("status.power=stopped", ["off", "old"]),
+        ("!tenant", ["off", "old"]),
+        ("tenant!=acme,status.foreign=true", ["old"]),
+        ("status", ["off", "web", "old"]),
+        ("spec.power=running", ["web"]),
+        ("tenant=none", []),
+    ],
+)
+def test_a_list_of_vms_is_chosen_by_documents_and_live_states_alike(
+    service: LocalService, host: MemoryHypervisor, selector: str, names: list[str]
+) -> None:
+    settle(service, service.create(vm_document("web", metadata={"tenant": "acme"})))
+    settle(service, service.create(vm_document("off", power="stopped")))
+    uid = "22222222-2222-4222-8222-222222222222"
+    host.domains[uid] = MemoryDomain(uid, "old", None, power="stopped")
+    found = service.list_documents("VM", selector=selector).items
+    assert [item["name"] for item in found] == names

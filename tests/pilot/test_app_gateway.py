@@ -29,7 +29,7 @@ class Script:
         self.typed = b""
         self.gate = threading.Event()
 
-    def watch(self, kinds: Any = (), *, since: int | None = None) -> Iterator[Event | None]:
+    def watch(self, kinds: Any = (), *, since: int | None = None, selector: str = "") -> Iterator[Event | None]:
         self.since.append(since)
         while not self.closed.is_set():
             if not self.feed:

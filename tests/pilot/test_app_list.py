@@ -6,14 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from snapshots.picture import read_text
 from support.app import make_app, press, running, see, settle, until
 from support.world import Lab, uid_of
 
 from backend.errors import UnreachableError
 from backend.hypervisor.memory import fail_with
+from backend.model.kinds import KEPT_KINDS
 from kc_tui.application import KCApp
 from kc_tui.dialogs.confirm import ConfirmDialog
+from kc_tui.dialogs.delete import DeleteDialog
 from kc_tui.messages import Link
 from kc_tui.screens.vms import VMsScreen
 from kc_tui.state.remembered import Order, Remembered
@@ -123,11 +126,11 @@ async def test_starting_needs_no_question(lab: Lab):
         assert lab.host.domains[uid_of("web-2")].power == "running"
 
 
-async def test_deleting_wants_the_name_typed(lab: Lab):
+async def test_deleting_for_good_wants_the_name_typed(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:
-        await press(pilot, "j", "d", "=web", "enter")
-        assert isinstance(app.screen, ConfirmDialog)
+        await press(pilot, "j", "d", "tab", "=web", "enter")
+        assert isinstance(app.screen, DeleteDialog)
         await press(pilot, "=-1", "enter")
         await until(pilot, lambda: rows(app) == ["db-1", "web-2", "win11"], "it is gone")
         assert uid_of("web-1") not in lab.host.domains
@@ -217,6 +220,36 @@ async def test_a_wrong_selector_says_so_and_leaves_the_list(lab: Lab):
         assert rows(app) == ["db-1", "web-1", "web-2"]
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "tenant>",
+        "tenant=acme,,x=1",
+        "tenant in (a,b",
+        "städte=宽宽,=2",
+        "tenant=acme,owner.mail~*@acme.example,spec.type.name=small,status.power=running,x=1,tier in (1,2",
+    ],
+)
+async def test_an_error_in_a_selector_points_at_the_character(lab: Lab, typed: str):
+    from backend.errors import RefusedError
+    from backend.model.selectors import parse
+
+    with pytest.raises(RefusedError) as raised:
+        parse(typed)
+    position = raised.value.details["position"]
+    app = make_app(lab)
+    async with running(app, (100, 24)) as pilot:
+        await press(pilot, "slash", f"={typed}")
+        lines = read_text(app).splitlines()
+        row = next(index for index, line in enumerate(lines) if line.startswith(" / "))
+        caret = cell_len(lines[row + 1].partition("▲")[0])
+        assert "▲" in lines[row + 1]
+        # The text begins behind a blank, the stroke and another blank, and scrolls when it is longer than its line.
+        input_ = vms(app).filter_bar._input
+        assert caret - 3 == cell_len(typed[:position]) - input_.scroll_offset.x
+        assert 0 < position <= len(typed)
+
+
 async def test_the_order_is_changed_and_remembered(lab: Lab, tmp_path: Path):
     app = make_app(lab)
     async with running(app) as pilot:
@@ -282,6 +315,45 @@ async def test_what_another_process_does_is_seen(lab: Lab):
         other.close()
 
 
+async def test_a_feed_that_is_too_far_behind_lists_everything_again(lab: Lab):
+    import threading
+
+    from support.memory_kc import make_service
+
+    from backend.errors import ConflictError
+
+    fall_behind = threading.Event()
+
+    def open_service():
+        service = make_service(lab.home, lab.host)
+        whole = service.watch
+
+        def watch(kinds=(), *, since=None, selector=""):
+            if fall_behind.is_set() and since is not None:
+                raise ConflictError("feed", "it is too old", compacted=True)
+            for event in whole(kinds, since=since, selector=selector):
+                if fall_behind.is_set() and since is not None:
+                    # What was compacted away is never told.
+                    raise ConflictError("feed", "it is too old", compacted=True)
+                yield event
+
+        service.watch = watch
+        return service
+
+    app = make_app(lab, factory=open_service)
+    async with running(app) as pilot:
+        fall_behind.set()
+        lab.add_vm("late")
+        gone = lab.service.store.get("VM", uid_of("db-1"))
+        assert gone is not None
+        lab.throw_away(gone, 5)
+        await until(pilot, lambda: "late" in rows(app) and "db-1" not in rows(app), "all is listed again", 20)
+        await see(pilot, "● live")
+        assert app.session.inventory.count("Trash") == 1
+        lab.add_vm("later")
+        await until(pilot, lambda: "later" in rows(app), "the feed goes on")
+
+
 async def test_the_mouse_does_what_keys_do(lab: Lab):
     app = make_app(lab)
     async with running(app) as pilot:
@@ -292,3 +364,24 @@ async def test_the_mouse_does_what_keys_do(lab: Lab):
         assert row.key == uid_of("web-1")
         await pilot.click(offset=(12, 1))
         await until(pilot, lambda: app.current_mode == "images", "the section that was clicked")
+
+
+async def test_what_a_newer_kc_wrote_is_left_out_and_told(tmp_path: Path):
+    lab = Lab(tmp_path)
+    app = make_app(lab)
+    async with running(app) as pilot:
+        for number, kind in enumerate(KEPT_KINDS):
+            body = {
+                "apiVersion": "kc/v9", "kind": kind.name, "name": "alien", "uid": f"uid-{number}", "metadata": {},
+                "spec": {"moons": 2}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:05.000Z",
+                "updatedBy": "newer",
+            }  # fmt: skip
+            with lab.service.store.transaction() as transaction:
+                transaction.put(body, expect=0)
+        await press(pilot, "2", "3", "4", "1")
+        assert "alien" not in read_text(app)
+    again = make_app(lab)
+    async with running(again):
+        for kind in KEPT_KINDS:
+            assert not again.session.inventory.find(kind.name, "alien")
+            assert any("a newer KC wrote it" in warning for warning in again.session.inventory.warnings[kind.name])

@@ -14,7 +14,10 @@ from kc_tui.application import KCApp
 from kc_tui.commands.dispatch import find_unhandled
 from kc_tui.screens.activity import ActivityScreen
 from kc_tui.screens.console import ConsoleScreen
+from kc_tui.screens.difference import DifferenceScreen
+from kc_tui.screens.history import HistoryScreen
 from kc_tui.screens.others import ImagesScreen, NetworksScreen, TypesScreen
+from kc_tui.screens.trash import TrashScreen
 from kc_tui.screens.vm import VMScreen
 from kc_tui.screens.vms import VMsScreen
 from kc_tui.session import load_remembered
@@ -28,7 +31,10 @@ def lab(tmp_path: Path) -> Lab:
 
 
 def test_every_command_is_done_by_some_screen():
-    screens = (KCApp, VMsScreen, VMScreen, ImagesScreen, NetworksScreen, TypesScreen, ActivityScreen, ConsoleScreen)
+    screens = (
+        KCApp, VMsScreen, VMScreen, ImagesScreen, NetworksScreen, TypesScreen, ActivityScreen, ConsoleScreen,
+        TrashScreen, HistoryScreen, DifferenceScreen,
+    )  # fmt: skip
     assert find_unhandled(KEYMAP, *screens) == []
 
 
@@ -68,17 +74,38 @@ async def test_enter_shows_all_about_an_object_and_escape_goes_back(lab: Lab, ke
         assert len(app.screen_stack) == 1
 
 
-@pytest.mark.parametrize("key", ["1", "2", "3", "4", "6"])
+@pytest.mark.parametrize("key", ["1", "2", "3", "4", "6", "0"])
 async def test_every_list_can_be_empty_and_says_what_makes_a_first_thing(tmp_path: Path, key: str):
     app = make_app(Lab(tmp_path, furnished=False))
     async with running(app) as pilot:
         await press(pilot, key)
         text = read_text(app)
-        assert "There is no" in text or "Nothing has been done yet" in text
-        assert "n makes" in text or "kc init makes" in text or "told here" in text
+        assert "There is no" in text or "Nothing has been done yet" in text or "The trash is empty" in text
+        assert "n makes" in text or "kc init makes" in text or "told here" in text or "stays here" in text
         # No key of an empty list may do harm.
         await press(
-            pilot, "enter", "space", "V", "asterisk", "o", "O", "y", "d", "s", "x", "G", "g", "slash", "=x", "escape"
+            pilot,
+            "enter",
+            "space",
+            "V",
+            "asterisk",
+            "o",
+            "O",
+            "y",
+            "d",
+            "s",
+            "x",
+            "u",
+            "h",
+            "e",
+            "R",
+            "E",
+            "m",
+            "G",
+            "g",
+            "slash",
+            "=x",
+            "escape",
         )
         assert app.is_running
 
@@ -126,7 +153,7 @@ async def test_a_vm_has_its_pages(lab: Lab):
         assert "memory    –/2.0 G" in read_text(app)
         await press(pilot, "m")
         await see(pilot, "mail ada@acme.example")
-        await press(pilot, "tab")
+        await press(pilot, "tab", "tab")
         await see(pilot, r"● rebooting +done")
         await press(pilot, "tab")
         assert isinstance(app.screen, VMScreen)
@@ -138,7 +165,7 @@ async def test_a_vms_screen_follows_it_to_its_end(lab: Lab):
     async with running(app) as pilot:
         await press(pilot, "slash", "=web-2", "enter", "enter", "s", "y")
         await see(pilot, r"web-2 +○ stopped")
-        await press(pilot, "d", "=web-2", "enter")
+        await press(pilot, "d", "y")
         await see(pilot, "This VM is gone.")
         await press(pilot, "s", "d", "c", "escape")
         assert len(app.screen_stack) == 1

@@ -159,3 +159,31 @@ def test_no_color_and_ascii_are_honoured(terminals: list[Terminal], tmp_path: Pa
     text = terminal.output.decode("utf-8", "replace")
     assert re.search(r"\x1b\[[0-9;]*(?:38|48);2;", text) is None
     assert terminal.text().isascii()
+
+
+def test_an_editor_gets_the_terminal_and_gives_it_back(terminals: list[Terminal], tmp_path: Path):
+    editor = tmp_path / "editor"
+    editor.write_text(
+        "#!/bin/sh\nprintf 'the editor is here\\n'\nread -r line\nprintf 'it read <%s>\\n' \"$line\"\n"
+        'sed -i "s/^metadata: {}/metadata: {rack: $line}/" "$1"\n'
+    )
+    editor.chmod(0o755)
+    terminal = start(terminals, tmp_path, "hostile", VISUAL=str(editor))
+    terminal.wait_for("● live", 60)
+    terminal.send("3e")
+    terminal.wait_for("the editor is here")
+    # A key that interrupts is the editor's: the shell script ends by it, KC does not.
+    terminal.send("\x03")
+    terminal.wait_for("nothing was changed")
+    terminal.send("e")
+    terminal.wait_for("the editor is here")
+    terminal.send("r7\n")
+    terminal.wait_for("+ metadata.rack")
+    terminal.send("\r")
+    deadline = time.monotonic() + 30
+    while "Change default?" in terminal.text() and time.monotonic() < deadline:
+        terminal.pump(0.05)
+    terminal.send("h")
+    terminal.wait_for("2 versions")
+    terminal.send("q")
+    assert os.waitstatus_to_exitcode(terminal.wait_end()) == 0

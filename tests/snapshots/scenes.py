@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.app import make_app, press, running, settle, until
-from support.world import CREATE, NOW, Lab, make_samples, make_steps, uid_of
+from support.world import CREATE, NOW, Lab, make_samples, make_steps, standing_at, uid_of
 from textual.pilot import Pilot
 
 from backend.errors import FailedError
@@ -101,6 +101,47 @@ def fill(lab: Lab) -> None:
     (keys / "id_ed25519.pub").write_text(f"{_KEY}\n")
 
 
+_CLOUD_CONFIG = """\
+#cloud-config
+packages:
+  - nginx
+runcmd:
+  - systemctl enable --now nginx
+  - ufw allow 80/tcp
+"""
+
+
+def fill_with_history(lab: Lab) -> None:
+    """Put a VM with a past, and some deleted objects, into the usual lab."""
+    fill(lab)
+    store = lab.service.store
+    web = store.get("VM", uid_of("web-1"))
+    assert web is not None
+    web = lab.change(web, 180_000, "ada", metadata__tenant="acme", metadata__tier=2)
+    web = lab.change(web, 90_000, "ada", "more room for the shop", spec__parameters={"cpus": 2, "memoryMiB": 4096})
+    web = lab.change(web, 86_000, "root", spec__userData=_CLOUD_CONFIG)
+    nic = {"id": "nic1", "network": {"name": "backend", "uid": _network(lab, "backend")}, "mac": "52:54:00:1a:2b:01"}
+    plans = {"ipv4": {"mode": "network", "address": ""}, "ipv6": {"mode": "slaac", "address": ""}}
+    web = lab.change(web, 7_300, "grace", "joins the backend", spec__nics__1=nic | plans)
+    changed = _CLOUD_CONFIG.replace("80/tcp", "443/tcp").replace("  - nginx\n", "  - nginx\n  - certbot\n")
+    web = lab.change(web, 3_900, "grace", spec__userData=changed, metadata__tier=3)
+    lab.change(
+        web, 240, "ada", "smaller again", spec__parameters__memoryMiB=2048, spec__description="the shop's front",
+        metadata__owner__mail=None, metadata__reviewed="2026-01-02",
+    )  # fmt: skip
+    acme = {"tenant": "acme"}
+    for name, ago, by, hours in (("web-0", 1_500, "ada", 24.0), ("batch-12", 40_000, "root", 24.0)):
+        lab.throw_away(lab.add_vm(name, "stopped", type="small", metadata=acme, age=900_000), ago, by, hours)
+    lab.throw_away(lab.add("Network", "staging", {"uplink": "isolated"}), 84_000, "grace", message="no longer used")
+    lab.throw_away(lab.add("MachineType", "odd", {"hardware": {"cpus": 3, "memoryMiB": 768, "diskGiB": 7}}), 60_000)
+
+
+def _network(lab: Lab, name: str) -> str:
+    found = lab.service.store.find("Network", name)
+    assert found is not None
+    return str(found["uid"])
+
+
 def _at(ago: float) -> str:
     from backend.model.documents import format_time
 
@@ -153,7 +194,12 @@ async def show_marks(pilot: Pilot[None]) -> None:
 
 async def show_delete(pilot: Pilot[None]) -> None:
     await _sample(pilot)
-    await press(pilot, "G", "k", "d", "=web")
+    await press(pilot, "G", "k", "d")
+
+
+async def show_delete_now(pilot: Pilot[None]) -> None:
+    await _sample(pilot)
+    await press(pilot, "G", "k", "d", "tab", "=web")
 
 
 async def show_attention(pilot: Pilot[None]) -> None:
@@ -227,6 +273,26 @@ async def show_help(pilot: Pilot[None]) -> None:
     await press(pilot, "question_mark")
 
 
+async def show_history(pilot: Pilot[None]) -> None:
+    await press(pilot, "slash", "=web-1", "enter", "h", "j", "j")
+
+
+async def show_vm_history(pilot: Pilot[None]) -> None:
+    await press(pilot, "slash", "=web-1", "enter", "enter", "h")
+
+
+async def show_difference(pilot: Pilot[None]) -> None:
+    await press(pilot, "slash", "=web-1", "enter", "h", "j", "space", "j", "space", "enter")
+
+
+async def show_undo(pilot: Pilot[None]) -> None:
+    await press(pilot, "slash", "=web-1", "enter", "u")
+
+
+async def show_trash(pilot: Pilot[None]) -> None:
+    await press(pilot, "0", "j")
+
+
 _CHOSEN = Remembered(image="debian-12", networks=("office",), type="small")
 
 SCENES = (
@@ -234,8 +300,14 @@ SCENES = (
     Scene("filter", show_filter, furnish=fill),
     Scene("marks", show_marks, (SMALL,), furnish=fill),
     Scene("delete", show_delete, (SMALL,), furnish=fill),
+    Scene("delete-now", show_delete_now, (SMALL,), furnish=fill),
     Scene("attention", show_attention, (SMALL,), furnish=fill),
     Scene("vm", show_vm, furnish=fill),
+    Scene("history", show_history, furnish=fill_with_history),
+    Scene("vm-history", show_vm_history, furnish=fill_with_history),
+    Scene("difference", show_difference, furnish=fill_with_history),
+    Scene("undo", show_undo, furnish=fill_with_history),
+    Scene("trash", show_trash, furnish=fill_with_history),
     Scene("console", show_console, (SMALL,), furnish=fill),
     Scene("empty", show_empty, (SMALL,)),
     Scene("images", show_images, furnish=fill),
@@ -258,13 +330,14 @@ async def play(scene: Scene, size: tuple[int, int], folder: Path) -> tuple[str, 
     from snapshots.picture import draw_svg, read_text
 
     _use_utc()
-    lab = Lab(folder)
-    if scene.furnish is not None:
-        scene.furnish(lab)
-    app = make_app(lab, remembered=scene.remembered, theme=scene.theme)
-    async with running(app, size) as pilot:
-        await scene.play(pilot)
-        return draw_svg(app), read_text(app)
+    with standing_at(NOW):
+        lab = Lab(folder)
+        if scene.furnish is not None:
+            scene.furnish(lab)
+        app = make_app(lab, remembered=scene.remembered, theme=scene.theme)
+        async with running(app, size) as pilot:
+            await scene.play(pilot)
+            return draw_svg(app), read_text(app)
 
 
 def _use_utc() -> None:

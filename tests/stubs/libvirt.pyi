@@ -10,6 +10,8 @@ VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT: int
 VIR_DOMAIN_CONSOLE_FORCE: int
 VIR_DOMAIN_START_AUTODESTROY: int
 VIR_DOMAIN_XML_INACTIVE: int
+VIR_DOMAIN_AFFECT_LIVE: int
+VIR_CONNECT_LIST_DOMAINS_ACTIVE: int
 
 VIR_DOMAIN_RUNNING: int
 VIR_DOMAIN_BLOCKED: int
@@ -36,6 +38,7 @@ VIR_DOMAIN_UNDEFINE_NVRAM: int
 VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA: int
 
 VIR_DOMAIN_METADATA_ELEMENT: int
+VIR_DOMAIN_METADATA_DESCRIPTION: int
 
 VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE: int
 VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT: int
@@ -47,6 +50,12 @@ VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: int
 VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: int
 VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: int
 VIR_NETWORK_EVENT_ID_LIFECYCLE: int
+VIR_NETWORK_XML_INACTIVE: int
+VIR_NETWORK_UPDATE_AFFECT_LIVE: int
+VIR_NETWORK_UPDATE_AFFECT_CONFIG: int
+VIR_NETWORK_UPDATE_COMMAND_ADD_LAST: int
+VIR_NETWORK_UPDATE_COMMAND_DELETE: int
+VIR_NETWORK_SECTION_IP_DHCP_RANGE: int
 
 VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM: int
 VIR_STORAGE_VOL_GET_PHYSICAL: int
@@ -68,6 +77,7 @@ VIR_ERR_XML_DETAIL: int
 VIR_ERR_SYSTEM_ERROR: int
 VIR_ERR_RPC: int
 VIR_ERR_NO_DOMAIN: int
+VIR_ERR_DEVICE_MISSING: int
 VIR_ERR_NO_NETWORK: int
 VIR_ERR_INVALID_MAC: int
 VIR_ERR_AUTH_FAILED: int
@@ -131,6 +141,7 @@ class virStoragePool:
     def storageVolLookupByName(self, name: str) -> virStorageVol: ...
 
 class virNetwork:
+    def update(self, command: int, section: int, parentIndex: int, xml: str, flags: int = 0) -> int: ...
     def name(self) -> str: ...
     def UUIDString(self) -> str: ...
     def XMLDesc(self, flags: int = 0) -> str: ...
@@ -159,6 +170,12 @@ class virDomain:
     def undefineFlags(self, flags: int = 0) -> int: ...
     def rename(self, new_name: str, flags: int = 0) -> int: ...
     def metadata(self, type: int, uri: str | None, flags: int = 0) -> str: ...
+    def setMetadata(self, type: int, metadata: str | None, key: str | None, uri: str | None, flags: int = 0) -> int: ...
+    def setVcpusFlags(self, nvcpus: int, flags: int = 0) -> int: ...
+    def setMemoryFlags(self, memory: int, flags: int = 0) -> int: ...
+    def attachDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def updateDeviceFlags(self, xml: str, flags: int = 0) -> int: ...
+    def detachDeviceAlias(self, alias: str, flags: int = 0) -> int: ...
     def openConsole(self, dev_name: str | None, st: virStream, flags: int = 0) -> int: ...
     def agentSetResponseTimeout(self, timeout: int, flags: int = 0) -> int: ...
     def interfaceAddresses(self, source: int, flags: int = 0) -> dict[str, dict[str, Any]]: ...

@@ -18,14 +18,13 @@ from backend.service import Service
 from kc_tui.application import KCApp, Setting
 from kc_tui.command_app import Looks
 from kc_tui.commands import build_keymap
-from kc_tui.extra_commands import FULL_REGISTRY
 from kc_tui.messages import Link
 from kc_tui.state.inventory import WATCHED
 from kc_tui.state.remembered import Remembered
 from support.memory_kc import make_service
 from support.world import NOW, Lab
 
-KEYMAP = build_keymap({}, FULL_REGISTRY)
+KEYMAP = build_keymap()
 
 
 def make_app(

@@ -168,7 +168,7 @@ class GalleryScreen(CommandScreen):
 
     def do_vm_delete(self, context: Context) -> None:
         consequence = "The disks are destroyed with it. This cannot be taken back."
-        question = ask_about(self.app.keymap.registry["vm.delete"], context.subjects, consequence)
+        question = ask_about(self.app.keymap.registry["trash.delete"], context.subjects, consequence)
         self.app.push_screen(ConfirmDialog(question), lambda yes: self.done.append(f"delete {yes}"))
 
 

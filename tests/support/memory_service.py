@@ -106,7 +106,7 @@ class MemoryService:
         following = page[-1]["name"] if len(page) < len(items) else ""
         return DocumentPage(page, following, self.revision, self.warnings)
 
-    def get(self, kind: str, name: str, *, observe: bool = True) -> Document:
+    def get(self, kind: str, name: str, *, observe: bool = True, version: int | None = None) -> Document:
         which = find_kind(kind)
         if (which.name, name) not in self.documents:
             raise NotFoundError(f"{which.title} {name}", f"no such {which.title}", f"see kc {which.command} list")
@@ -136,7 +136,8 @@ class MemoryService:
 
         return Accepted(written, self._operate(f"{kind.command}.create", written, finish))
 
-    def delete(self, kind: str, name: str, *, if_version: int | None = None, keep_disks: bool = False) -> Accepted:
+    def delete(self, kind: str, name: str, *, if_version: int | None = None, keep_disks: bool = False,
+               now: bool = False, message: str = "") -> Accepted:  # fmt: skip
         self.calls.append(("delete", kind, name, keep_disks))
         document = self.get(kind, name)
 

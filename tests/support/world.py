@@ -5,18 +5,24 @@ Documents go straight into the store, with times and uids of their own choice; t
 
 from __future__ import annotations
 
+import copy
+import importlib
+import sys
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from backend.errors import UnreachableError
 from backend.hypervisor.memory import MemoryDomain, MemoryHypervisor, fail_with
-from backend.hypervisor.plan import Address, DomainPlan, Sample
+from backend.hypervisor.plan import Address, DomainPlan, Sample, Volume
 from backend.local import LocalService
 from backend.local.creation import prepare
-from backend.model.documents import Document, format_time
-from backend.model.kinds import OPERATION, VM
+from backend.model.changes import remove_path, set_path
+from backend.model.documents import Document, format_time, parse_time
+from backend.model.kinds import OPERATION, VM, find_kind
 from backend.operations import journal
 from support.memory_kc import furnish, make_service
 
@@ -29,6 +35,38 @@ HARDWARE = {
     "medium": {"cpus": 2, "memoryMiB": 4096, "diskGiB": 20, "arch": "x86_64", "firmware": "bios"},
     "large": {"cpus": 4, "memoryMiB": 8192, "diskGiB": 40, "arch": "x86_64", "firmware": "bios"},
 }
+
+
+class _Clock:
+    """The `time` module of one that stands still."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+
+    def time(self) -> float:
+        return self._at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+@contextmanager
+def standing_at(at: float) -> Iterator[None]:
+    """Let what the backend writes be written at a moment (Unix seconds); leases and waits go on with the real time."""
+    importlib.import_module("backend.local.deleting")  # it is imported when something is deleted
+    modules: list[Any] = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith(("backend.store.", "backend.local.", "backend.model.")) and hasattr(module, "time")
+    ]
+    before = [module.time for module in modules]
+    for module in modules:
+        module.time = _Clock(at)
+    try:
+        yield
+    finally:
+        for module, clock in zip(modules, before, strict=True):
+            module.time = clock
 
 
 def uid_of(name: str) -> str:
@@ -56,7 +94,7 @@ class Lab:
 
     def put(self, body: Document, status: Document | None = None) -> Document:
         """Write a document as it is."""
-        with self.service.store.transaction() as transaction:
+        with standing_at(parse_time(body["createdAt"])), self.service.store.transaction() as transaction:
             written = transaction.put(body, expect=0)
             if status is not None:
                 transaction.put_status(body["kind"], body["uid"], status)
@@ -98,11 +136,49 @@ class Lab:
             metadata="{}", arch="x86_64", cpus=1, memory_mib=512, firmware="bios", accelerator="kvm", disks=(), nics=(),
             seed="", console_log=f"kc-{body['uid']}-console.log",
         )  # fmt: skip
+        for part, size in (("root", 2 << 30), ("seed", 1 << 20)):
+            volume = f"kc-{body['uid']}-{part}"
+            self.host.volumes[volume] = (Volume(volume, f"/memory/{volume}", "raw", size, 1 << 20), b"")
         domain = MemoryDomain(body["uid"], body["name"], plan, power, agent=power == "running")
         if address and power == "running":
             family, prefix = ("ipv6", 64) if ":" in address else ("ipv4", 24)
             domain.addresses = [Address(address, prefix, family, nics[0]["mac"], "lease")]
         self.host.domains[body["uid"]] = domain
+
+    def change(self, document: Document, ago: float, by: str = "root", message: str = "", **values: Any) -> Document:
+        """Write another version of a document, `ago` seconds before the lab's now; `spec__power="stopped"` sets a path.
+
+        A value of None takes away what is at its path.
+        """
+        body = copy.deepcopy({key: value for key, value in document.items() if key not in ("status", "message")})
+        for name, value in values.items():
+            path = tuple(name.split("__"))
+            if value is None:
+                remove_path(body, path)
+            else:
+                set_path(body, path, value)
+        body |= {"updatedAt": format_time(NOW - ago), "updatedBy": by} | ({"message": message} if message else {})
+        with standing_at(NOW - ago), self.service.store.transaction() as transaction:
+            return transaction.put(body, expect=document["version"])
+
+    def throw_away(
+        self, document: Document, ago: float, by: str = "root", hours: float = 24.0, message: str = ""
+    ) -> None:
+        """Put an object into the trash, `ago` seconds before the lab's now."""
+        live = self.service.store.get(document["kind"], document["uid"])
+        assert live is not None
+        uid = uid_of(f"trash/{document['name']}")
+        spec = {
+            "target": {key: live[key] for key in ("kind", "name", "uid", "version")},
+            "document": {key: value for key, value in live.items() if key != "status"},
+            "until": format_time(NOW - ago + hours * 3600),
+        }
+        name = f"{find_kind(live['kind']).command}-{live['name']}-{uid[:4]}"
+        entry = {"apiVersion": "kc/v1", "kind": "Trash", "name": name, "uid": uid, "metadata": live["metadata"]}
+        with standing_at(NOW - ago), self.service.store.transaction() as transaction:
+            transaction.put(entry | {"spec": spec} | _times(NOW - ago) | {"updatedBy": by}, expect=0)
+            transaction.delete(live["kind"], live["uid"], by=by, message=message)
+        self.host.domains.pop(document["uid"], None)
 
     def add_foreign(self, name: str, power: str = "running") -> None:
         """Add a domain that no KC made."""

@@ -13,8 +13,9 @@ from support.command_line import CommandLine
 
 from backend.service import Finding
 from backend.text import sanitise
-from kc_tui.cli.output import format_json, format_yaml
+from kc_tui.cli.output import format_json
 from kc_tui.cli.table import Cell, Column, clip, is_coloured, measure, render
+from kc_tui.yaml_text import format_yaml
 
 HOSTILE = "web\x1b]52;c;ZXZpbA==\x07\u202egpj.exe\n[@click=app.quit]\x9b31m"
 UNSAFE = set(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x200B, 0xFEFF]))
@@ -265,9 +266,10 @@ def test_schemas_are_printed_for_one_kind_and_for_all(kc):
         "Network",
         "MachineType",
         "Operation",
+        "Trash",
     ]
     assert yaml.safe_load(kc("schema", "type", "-o", "yaml").out)["$id"] == "urn:kc:schema:v1:MachineType"
-    assert kc("schema", "-o", "name").out == "vm\nimage\nnetwork\ntype\nop\n"
+    assert kc("schema", "-o", "name").out == "vm\nimage\nnetwork\ntype\nop\ntrash\n"
     assert kc("schema", "cat").code == 2
 
 

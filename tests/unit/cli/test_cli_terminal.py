@@ -16,6 +16,8 @@ import pytest
 from support.command_line import PROGRAM
 from support.pty_driver import Terminal
 
+from kc_tui.cli.commands import load_commands, visible_nouns
+
 CREATE = ("vm", "create", "web", "--image", "starter", "--network", "default", "--type", "tiny")
 
 
@@ -255,8 +257,9 @@ offer 'kc nonsense '
     lines = done.stdout.splitlines()
     assert done.stderr == ""
     assert lines[0] == "good|"
-    assert lines[1] == "init|doctor|vm|image|network|type|op|schema|completion|"
-    assert lines[2] == "create|list|show|start|stop|reboot|delete|console|"
+    assert lines[1].rstrip("|").split("|") == visible_nouns()
+    assert lines[2].rstrip("|").split("|") == list(load_commands("vm"))
+    assert {"history", "diff", "set", "edit", "rollback", "undo", "restore", "nic"} <= set(load_commands("vm"))
     assert {"--help", "--selector", "--limit", "--all", "--profile", "--no-wait"} <= set(lines[3].split("|"))
     assert lines[4] == "|"
     assert lines[5] == "table|json|yaml|name|"

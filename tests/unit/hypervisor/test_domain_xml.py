@@ -110,7 +110,7 @@ plans = st.builds(
     arch=st.sampled_from(["x86_64", "aarch64"]), cpus=st.integers(1, 64), memory_mib=st.integers(16, 1 << 20),
     firmware=st.sampled_from(["bios", "uefi"]), accelerator=st.sampled_from(["kvm", "qemu"]),
     disks=st.lists(disks, max_size=4).map(tuple), nics=st.lists(nics, max_size=4).map(tuple),
-    seed=st.just("") | volumes, console_log=ids, description=hostile,
+    seed=st.just("") | volumes, console_log=ids, description=hostile, max_cpus=st.integers(0, 128),
 )  # fmt: skip
 
 
@@ -149,7 +149,31 @@ def test_disks_and_nics_have_names_of_their_own_and_ports_to_spare(count: int) -
     aliases = [alias.get("name") for alias in root.findall("devices//alias")]
     assert len(set(devices)) == count + 1
     assert len(set(aliases)) == 2 * count
-    assert len(root.findall("devices/controller[@model='pcie-root-port']")) >= 2 * count + 6
+    assert len(root.findall("devices/controller[@model='pcie-root-port']")) >= 2 * count + 3 + 1 + 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "vcpu", "cores"),
+    [
+        ({"max_cpus": 8}, ("8", "2"), "8"),
+        ({"max_cpus": 1}, ("2", None), "2"),
+        # This machine takes no CPUs while it runs.
+        ({"max_cpus": 8, "arch": "aarch64", "firmware": "uefi"}, ("2", None), "2"),
+    ],
+)
+def test_there_is_room_for_as_many_cpus_as_wanted(
+    changes: dict[str, Any], vcpu: tuple[str, str | None], cores: str
+) -> None:
+    plan = make_plan(**changes)
+    root = etree.fromstring(build_domain(plan, place(plan)))
+    assert (root.findtext("vcpu"), root.find("vcpu").get("current")) == vcpu
+    assert root.find("cpu/topology").get("cores") == cores
+
+
+def test_a_nic_and_a_disk_may_have_the_same_id() -> None:
+    plan = make_plan(nics=(NicPlan("root", "52:54:00:12:34:56", network="net"),))
+    aliases = [alias.get("name") for alias in etree.fromstring(build_domain(plan, place(plan))).findall(".//alias")]
+    assert sorted(aliases) == ["ua-disk-root", "ua-root"]
 
 
 @pytest.mark.parametrize("wrong", [{"arch": "mips"}, {"firmware": "openboot"}])

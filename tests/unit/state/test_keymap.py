@@ -55,12 +55,16 @@ def test_the_keys_of_the_design_mean_what_it_says():
     keymap = build_keymap()
     wanted = {
         "1": {"section.vms"}, "2": {"section.images"}, "3": {"section.networks"}, "4": {"section.types"},
-        "6": {"section.activity"}, "enter": {"list.open"}, "escape": {"app.back"}, "j": {"move.down"},
+        "6": {"section.activity"}, "0": {"section.trash"}, "enter": {"list.open"}, "escape": {"app.back"},
+        "j": {"move.down"},
         "k": {"move.up"}, "g": {"move.top"}, "G": {"move.bottom"}, "ctrl+d": {"move.half-down"},
         "ctrl+u": {"move.half-up"}, "down": {"move.down"}, "up": {"move.up"}, "slash": {"list.filter"},
         "colon": {"app.palette"}, "ctrl+p": {"app.palette"}, "question_mark": {"app.help"}, "space": {"list.mark"},
         "V": {"list.mark-range"}, "asterisk": {"list.invert-marks"}, "o": {"list.sort"}, "O": {"list.reverse"},
-        "y": {"list.copy"}, "n": {"vm.create"}, "d": {"vm.delete"}, "c": {"vm.console"},
+        "y": {"list.copy"}, "n": {"vm.create"}, "h": {"object.history", "trash.history"},
+        "d": {"vm.delete", "image.delete", "network.delete", "type.delete", "trash.delete"}, "e": {"object.edit"},
+        "u": {"object.undo", "trash.restore"}, "m": {"vm.metadata"}, "C": {"vm.columns"}, "R": {"history.rollback"},
+        "x": {"op.cancel"}, "c": {"vm.console"},
         "s": {"vm.start", "vm.stop"}, "r": {"vm.reboot"}, "q": {"app.quit"},
     }  # fmt: skip
     assert {key: {command.id for command in keymap.find(key)} for key in wanted} == wanted
@@ -87,8 +91,10 @@ def test_a_key_that_cannot_do_anything_has_a_reason():
     keymap = build_keymap()
     assert keymap.choose("s", on(Subject("vm", "db", "starting", busy="starting")))[1] == "db is busy: starting"
     assert keymap.choose("s", Context(LIST))[1] == "there is no VM selected"
-    assert keymap.choose("d", Context(frozenset({Scope.LIST, Scope.IMAGE})))[1] == "delete works on VMs"
-    assert keymap.choose("x", Context(LIST)) == (None, None)
+    assert keymap.choose("d", Context(frozenset({Scope.LIST, Scope.IMAGE})))[1] == "there is nothing selected"
+    assert keymap.choose("d", Context(frozenset({Scope.LIST, Scope.OPERATION})))[1] == "delete works on VMs"
+    assert keymap.choose("x", Context(LIST))[1] == "cancel works in the activity list"
+    assert keymap.choose("z", Context(LIST)) == (None, None)
 
 
 def test_the_key_bar_dims_what_cannot_run_and_hides_what_is_elsewhere():
@@ -97,7 +103,7 @@ def test_the_key_bar_dims_what_cannot_run_and_hides_what_is_elsewhere():
     assert words["start"]
     assert not words["console"]
     assert "stop" not in words
-    assert "delete" not in {entry.word for entry in keymap.bar(Context(frozenset({Scope.LIST, Scope.IMAGE})))}
+    assert "delete" not in {entry.word for entry in keymap.bar(Context(frozenset({Scope.LIST, Scope.OPERATION})))}
 
 
 def test_the_users_key_is_taken_from_who_had_it():

@@ -18,6 +18,7 @@ import pytest
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, RefusedError, TimedOutError
 from backend.store.engine import FileEngine
 from backend.store.files import new_uid
+from backend.store.formats import FORMATS
 from backend.store.lock import FileLock
 from backend.store.opening import open_store
 from backend.store.rows import Label
@@ -157,10 +158,12 @@ class TestRefusal:
 
     def test_a_newer_format_is_refused_and_left_alone(self, path: Path):
         make_store(path)
-        pragma(path, "user_version=2")
+        pragma(path, f"user_version={len(FORMATS) + 1}")
+        before = path.read_bytes()
         with pytest.raises(RefusedError, match="newer KC"):
             FileEngine(path)
-        pragma(path, "user_version=1")
+        assert path.read_bytes() == before
+        pragma(path, f"user_version={len(FORMATS)}")
         FileEngine(path).close()
 
     def test_a_log_without_its_database_is_not_lost(self, path: Path):
@@ -175,7 +178,6 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("url", "why"),
         [
-            ("etcd://127.0.0.1:2379", "etcd"),
             ("etcd:x", "etcd"),
             ("postgres://x", "no such kind"),
             ("", "no such kind"),
@@ -187,6 +189,30 @@ class TestRefusal:
     def test_an_address_that_cannot_be_used_is_refused(self, url: str, why: str):
         with pytest.raises(RefusedError, match=why):
             open_store(url)
+
+
+class TestOpeningTwice:
+    def test_a_second_opening_in_one_process_costs_the_first_no_lock(self, path: Path):
+        # A file that is opened and closed beside SQLite takes its locks away; the next process to close would then
+        # take itself for the last one, and the log from under the first.
+        first = FileEngine(path)
+        insert(first)
+        second = FileEngine(path)
+        insert(second, "b")
+        second.close()
+        writer = (
+            "import sys; from pathlib import Path; from backend.store.engine import FileEngine\n"
+            "from backend.store.rows import Label\n"
+            "engine = FileEngine(Path(sys.argv[1]))\n"
+            "with engine.transaction():\n"
+            "    engine.insert('notes', sys.argv[2], Label(), b'{}')\n"
+            "engine.close()\n"
+        )
+        for number, uid in enumerate("cd", start=3):
+            subprocess.run([sys.executable, "-c", writer, str(path), uid], check=True, timeout=30)
+            assert first.revision() == number
+            assert first.read("notes", uid) == (1, b"{}", None)
+        first.close()
 
 
 class TestFaults:

@@ -1,0 +1,256 @@
+"""From a wish for an object to its next version: what KC filled in stays, what cannot change is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import ConflictError, KCError, NotFoundError, RefusedError
+from backend.images.user_data import complete_user_data
+from backend.local.creation import check_addresses, check_mac_free, current_user, find_users, make_mac, pin
+from backend.model.changes import compare_documents
+from backend.model.documents import Document, format_time, name_of
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
+from backend.model.parameters import check_parameters, resolve_hardware
+from backend.model.schemas import validate_document
+from backend.service import Preview
+
+if TYPE_CHECKING:
+    from backend.hypervisor.protocol import Hypervisor
+    from backend.store.protocol import Store
+
+_FIXED: dict[str, dict[str, str]] = {
+    VM.name: {"image": "its disk was made from it", "host": "a VM stays where it is"},
+    IMAGE.name: dict.fromkeys(
+        ("arch", "format", "digest", "sizeBytes", "virtualSizeBytes", "source"), "its bytes are what they are"
+    ),
+    NETWORK.name: {"libvirtNetwork": "the segment behind it is what it is"},
+    MACHINE_TYPE.name: {"arch": "the VMs of this type have that architecture"},
+}
+"""What of a spec cannot change, and why."""
+
+
+def check_version(document: Document, wanted: object, what: str) -> None:
+    """Raise ConflictError (detail `current`) where somebody expects another version than the one there is."""
+    if wanted is None or wanted == document["version"]:
+        return
+    raise ConflictError(
+        what,
+        f"it is at version {document['version']}, not {wanted}",
+        "look at what changed, and repeat the change",
+        reason="version",
+        current=document["version"],
+    )
+
+
+def prepare_update(store: Store, live: Document, document: Document, message: str = "") -> Document:
+    """Return the body that the next version of `live` becomes; raise KCErrors naming what is wrong with it."""
+    kind = find_kind(live["kind"])
+    what = f"{kind.title} {live['name']}"
+    wish = {key: value for key, value in document.items() if key not in ("version", "status", "uid")}
+    wish["metadata"] = document.get("metadata", live["metadata"])
+    wish["spec"] = copy.deepcopy(document.get("spec", live["spec"]))
+    if kind is VM and isinstance(wish["spec"], dict):
+        _carry_over(wish["spec"], live["spec"])
+    body = validate_document(wish)
+    for field, why in _FIXED.get(kind.name, {}).items():
+        if _plain(body["spec"].get(field)) != _plain(live["spec"].get(field)):
+            raise RefusedError(what, f"spec.{field} cannot change: {why}", "make a new one")
+    if kind is VM:
+        _prepare_vm(store, live, body, what)
+    if kind is NETWORK and body["spec"]["uplink"] != live["spec"]["uplink"]:
+        _check_unused(store, live, what)
+    said = message or (document.get("message", "") if document.get("message") != live.get("message") else "")
+    keep = {"uid": live["uid"], "createdAt": live["createdAt"]}
+    head = {key: body[key] for key in ("apiVersion", "kind", "name")}
+    rest = {"metadata": body["metadata"], "spec": body["spec"]}
+    body = {**head, **keep, **rest, "updatedAt": format_time(), "updatedBy": current_user()}
+    return {**body, "message": said} if said else body
+
+
+def _plain(value: object) -> object:
+    """Return what a field says, whether or not a reference in it is pinned already."""
+    return name_of(value) if isinstance(value, dict) and "name" in value else value
+
+
+def _check_unused(store: Store, live: Document, what: str) -> None:
+    users = find_users(store, NETWORK, live["uid"])
+    if users:
+        why = f"spec.uplink cannot change: it is in use by VM {', '.join(users)}"
+        raise ConflictError(what, why, "move its VMs to another network first")
+
+
+def _carry_over(spec: dict[str, Any], live: dict[str, Any]) -> None:
+    """Fill in what KC had filled in, where a wish leaves it out: power, pins, ids and MACs of NICs.
+
+    The wish has not been validated yet, so its shape is looked at twice.
+    """
+    spec.setdefault("power", live["power"])
+    for field in ("image", "type"):
+        spec.setdefault(field, live[field])
+        if name_of(spec[field]) == live[field]["name"]:
+            given = spec[field] if isinstance(spec[field], dict) else {}
+            spec[field] = {**live[field], **{key: value for key, value in given.items() if value}}
+    nics = spec.get("nics")
+    if not isinstance(nics, list):
+        return
+    left = {nic["id"]: nic for nic in live["nics"]}
+    for nic in nics:
+        if isinstance(nic, dict) and nic.get("id") in left:
+            _fill_nic(nic, left.pop(nic["id"]))
+    for field in ("mac", "network"):
+        for nic in nics:
+            if not isinstance(nic, dict) or nic.get("id"):
+                continue
+            known = next((old for old in left.values() if _is_like(nic, old, field)), None)
+            if known is not None:
+                _fill_nic(nic, left.pop(known["id"]))
+
+
+def _is_like(nic: dict[str, Any], old: dict[str, Any], field: str) -> bool:
+    if field == "mac":
+        return bool(nic.get("mac")) and nic["mac"] == old["mac"]
+    return not nic.get("mac") and name_of(nic.get("network")) == old["network"]["name"]
+
+
+def _fill_nic(nic: dict[str, Any], old: dict[str, Any]) -> None:
+    nic["id"] = old["id"]
+    nic["mac"] = nic.get("mac") or old["mac"]
+
+
+def _prepare_vm(store: Store, live: Document, body: Document, what: str) -> None:
+    spec = body["spec"]
+    spec["image"] = live["spec"]["image"]
+    machine_type = _pin_type(store, spec["type"], what)
+    check_parameters(spec["parameters"], machine_type["spec"], what)
+    complete_user_data(spec["userData"], spec["sshKeys"])
+    old = hardware_of(store, live)
+    new = resolve_hardware(machine_type["spec"], spec["parameters"])
+    if machine_type["spec"]["arch"] != old["arch"]:
+        why = f"machine type {spec['type']['name']} is for {machine_type['spec']['arch']}, the VM is {old['arch']}"
+        raise RefusedError(what, why, "choose one that fits")
+    if new["diskGiB"] < old["diskGiB"]:
+        why = f"its disk cannot shrink from {old['diskGiB']} to {new['diskGiB']} GiB"
+        raise RefusedError(what, why, f"leave diskGiB at {old['diskGiB']}", parameter="diskGiB")
+    _prepare_nics(store, live, spec["nics"], what)
+
+
+def _pin_type(store: Store, reference: dict[str, Any], what: str) -> Document:
+    """Return the machine type that a VM is to have, as it was at the version that the VM keeps to."""
+    kept = find_version(store, MACHINE_TYPE, reference["uid"], reference["version"])
+    if kept is not None and kept["name"] == reference["name"]:
+        return kept
+    newest = pin(store, MACHINE_TYPE, reference, what)
+    reference["version"] = newest["version"]
+    return newest
+
+
+def find_version(store: Store, kind: Kind, uid: str, version: int) -> Document | None:
+    """Return a kept version of a document, or the newest where no version is named; None where it is not kept."""
+    document = store.get(kind.name, uid) if uid else None
+    if not version or (document is not None and document["version"] == version):
+        return document
+    return next((entry.document for entry in store.history(kind.name, uid) if entry.version == version), None)
+
+
+def hardware_of(store: Store, vm: Document) -> dict[str, Any]:
+    """Return the hardware that a VM's document asks for, with its architecture and firmware."""
+    reference = vm["spec"]["type"]
+    machine_type = find_version(store, MACHINE_TYPE, reference["uid"], reference.get("version", 0))
+    if machine_type is None:
+        machine_type = store.get(MACHINE_TYPE.name, reference["uid"])
+    if machine_type is None:
+        raise NotFoundError(f"machine type {reference['name']}", "it was deleted", "kc type restore brings it back")
+    spec = machine_type["spec"]
+    return {**resolve_hardware(spec, vm["spec"]["parameters"]), "arch": spec["arch"], "firmware": spec["firmware"]}
+
+
+def _prepare_nics(store: Store, live: Document, nics: list[dict[str, Any]], what: str) -> None:
+    old = {nic["id"]: nic for nic in live["spec"]["nics"]}
+    ids = [nic["id"] for nic in nics if nic["id"]]
+    for nic in nics:
+        known = old.get(nic["id"])
+        network = _pin_network(store, nic["network"], known, what)
+        if not nic["id"]:
+            number = next(number for number in range(len(nics) + 1) if f"nic{number}" not in ids)
+            nic["id"] = f"nic{number}"
+            ids.append(nic["id"])
+        check_addresses(nic, network, what)
+        if not nic["mac"]:
+            nic["mac"] = make_mac(live["uid"], nic["id"])
+        elif known is None or known["mac"] != nic["mac"]:
+            check_mac_free(store, nic, live["uid"], what)
+    if len(set(ids)) < len(nics) or len({nic["mac"] for nic in nics}) < len(nics):
+        raise RefusedError(what, "spec.nics: an id or a mac is there twice", "give each NIC its own")
+
+
+def _pin_network(store: Store, reference: dict[str, Any], known: dict[str, Any] | None, what: str) -> Document:
+    """Return the network of a NIC: by its name, or where it was renamed by the uid that the NIC was pinned to."""
+    if store.find(NETWORK.name, reference["name"]) is None and known is not None:
+        pinned = store.get(NETWORK.name, known["network"]["uid"])
+        if pinned is not None and reference["uid"] == known["network"]["uid"]:
+            reference["name"] = pinned["name"]
+    return pin(store, NETWORK, reference, what)
+
+
+def build_preview(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> Preview:
+    """Return what writing `body` over `live` would do."""
+    after = {**body, "version": live["version"] + 1, "status": live.get("status", {})}
+    changes = compare_documents(live, body)
+    if not changes:
+        return Preview(live, live, [], [])
+    return Preview(live, after, changes, describe_effects(store, hypervisor, live, body))
+
+
+def describe_effects(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> list[str]:
+    """Return what becomes of an object on the host, in lines for a person; without a host, what is known without it."""
+    if live["kind"] == VM.name:
+        return _describe_vm_effects(store, _find_power(hypervisor, live["uid"]), live, body)
+    users = find_users(store, find_kind(live["kind"]), live["uid"])
+    if not users or live["spec"] == body["spec"]:
+        return []
+    who = f"VM {', '.join(users)}"
+    if live["kind"] == MACHINE_TYPE.name:
+        return [f"{who} stays at version {live['version']} of it until it is moved"]
+    return [f"{who} is on it: what cannot be changed under a running VM is refused"]
+
+
+def _find_power(hypervisor: Hypervisor, uid: str) -> str:
+    try:
+        observed = hypervisor.observe(uid)
+    except KCError:
+        return "unknown"
+    return observed.power if observed is not None else "absent"
+
+
+def _describe_vm_effects(store: Store, power: str, live: Document, body: Document) -> list[str]:
+    is_on = power in ("running", "paused")
+    later = "at the next restart" if is_on else "at the next start"
+    effects = []
+    before, after = live["spec"], body["spec"]
+    old, new = hardware_of(store, live), hardware_of(store, body)
+    for field, value in new.items():
+        if value == old.get(field):
+            continue
+        # A guest gives memory back while it runs; to give it more may take a restart.
+        when = "while it runs" if field == "memoryMiB" and is_on and value < old[field] else later
+        effects.append(f"{field} {old.get(field)} → {value}: {when}")
+    old_nics, new_nics = ({nic["id"]: nic for nic in spec["nics"]} for spec in (before, after))
+    for name, nic in new_nics.items():
+        known = old_nics.get(name)
+        if known is None or known["mac"] != nic["mac"]:
+            effects.append(f"{name} on {nic['network']['name']} is {'plugged in' if is_on else 'added'}")
+        elif known["network"]["uid"] != nic["network"]["uid"]:
+            effects.append(f"{name} moves from {known['network']['name']} to {nic['network']['name']}")
+    effects += [
+        f"{name} on {nic['network']['name']} is {'unplugged' if is_on else 'removed'}"
+        for name, nic in old_nics.items()
+        if name not in new_nics
+    ]
+    if any(before[field] != after[field] for field in ("sshKeys", "userData")):
+        effects.append("the cloud-init seed is written anew; a guest reads it when it first boots")
+    if after["power"] == "running" and not is_on:
+        effects.append("the VM is started")
+    elif after["power"] == "stopped" and is_on:
+        effects.append("the guest is shut down")
+    return effects

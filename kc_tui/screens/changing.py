@@ -1,0 +1,164 @@
+"""Changes of documents that are shown before they are made, and again where somebody else was faster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from backend.errors import ConflictError, KCError
+from backend.model.documents import Document
+from backend.service import Accepted, Preview, Service
+from backend.text import sanitise
+from kc_tui.messages import ErrorOccurred
+from kc_tui.screens.session_screen import SessionScreen
+
+AT_ONCE: Final = 4
+"""How many of several objects are asked for at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change of one object: `look` previews it, `make` makes it on top of the version that was previewed.
+
+    `seen` is the version that the user saw when the change was asked for, 0 where none is known.
+    """
+
+    kind: str
+    name: str
+    seen: int
+    look: Callable[[Service], Preview]
+    make: Callable[[Service, int], Accepted]
+
+
+def propose_undo(kind: str, name: str, seen: int) -> Proposal:
+    """Return the proposal to take the newest change of an object back."""
+
+    def look(service: Service) -> Preview:
+        current = service.get(kind, name, observe=False)
+        versions = service.history(kind, name)
+        earlier = [item.document for item in versions if item.document and item.version < current["version"]]
+        if not earlier or earlier[-1] is None:
+            raise ConflictError(f"{kind} {name}", "it has one version", "there is no change to take back")
+        return preview_old(service, current, earlier[-1])
+
+    return Proposal(kind, name, seen, look, lambda service, version: service.undo(kind, name, if_version=version))
+
+
+def propose_rollback(kind: str, name: str, seen: int, version: int) -> Proposal:
+    """Return the proposal to make an object again as it was in a version."""
+
+    def look(service: Service) -> Preview:
+        current = service.get(kind, name, observe=False)
+        return preview_old(service, current, service.get(kind, name, observe=False, version=version))
+
+    def make(service: Service, current: int) -> Accepted:
+        return service.rollback(kind, name, version, if_version=current)
+
+    return Proposal(kind, name, seen, look, make)
+
+
+def preview_old(service: Service, current: Document, old: Document) -> Preview:
+    """Return what writing an old version's metadata and spec over the current version would do."""
+    wish = {key: current[key] for key in ("kind", "name", "version")}
+    return service.preview({**wish, "metadata": old["metadata"], "spec": old["spec"]})
+
+
+def is_overtaken(error: KCError) -> bool:
+    """Return whether a change was refused because somebody else has changed the object meanwhile."""
+    return isinstance(error, ConflictError) and isinstance(error.details.get("current"), int)
+
+
+def describe_overtaking(before: Mapping[str, Any] | None, seen: int) -> str:
+    """Return what happened to an object since the user saw it at a version; empty where nothing did."""
+    version = before.get("version", 0) if before is not None else 0
+    if not seen or version == seen or before is None:
+        return ""
+    who = sanitise(before.get("updatedBy") or "somebody", 60)
+    return f"{who} has changed it meanwhile: it is at version {version}, and this is the difference to that."
+
+
+class ChangingScreen(SessionScreen):
+    """A screen whose verbs change documents."""
+
+    def acted(self) -> None:
+        """Do what is due after a verb was carried out."""
+
+    def refuse(self, reason: str) -> None:
+        """Say in the key bar why nothing is done."""
+        refuse: Any = getattr(self.app, "refuse")  # noqa: B009 - every app of commands has one
+        refuse(reason)
+
+    def take(self, accepted: Accepted) -> None:
+        """Show at once what a change made."""
+        self.session.take_accepted(accepted)
+        document = accepted.document
+        self.documents_changed({str(document.get("kind", "")): {str(document.get("uid", ""))}})
+
+    async def make_all(self, works: Sequence[Callable[[Service], Accepted]]) -> list[KCError | None]:
+        """Make changes, a few at a time, and show them; return the error of each, none of them told yet."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def make(work: Callable[[Service], Accepted]) -> KCError | None:
+            async with gate:
+                try:
+                    accepted = await self.session.gateway.change(work)
+                except KCError as error:
+                    return error
+            self.take(accepted)
+            return None
+
+        return await asyncio.gather(*map(make, works))
+
+    async def ask_and_change(self, title: str, verb: str, proposals: Sequence[Proposal]) -> None:
+        """Show what proposals would do, make them after a yes, and ask again about those that were overtaken."""
+        from kc_tui.dialogs.change import YES, ChangeDialog, ChangeQuestion, Part  # noqa: PLC0415 - when it is needed
+
+        while proposals:
+            looked = await self._look_at_all(proposals)
+            if not looked:
+                return
+            parts = tuple(
+                Part(item.name, preview.changes, preview.effects, describe_overtaking(preview.before, item.seen))
+                for item, preview in looked
+            )
+            if not any(part.changes for part in parts):
+                self.refuse(f"{parts[0].name} is like that already: nothing would change")
+                return
+            question = ChangeQuestion(title, verb, parts)
+            if await self.app.push_screen_wait(ChangeDialog(question, glyphs=self.session.glyphs)) != YES:
+                return
+            works = [_bind(item, preview) for item, preview in looked]
+            errors = await self.make_all(works)
+            overtaken = [error is not None and is_overtaken(error) for error in errors]
+            for error, is_again in zip(errors, overtaken, strict=True):
+                if error is not None and not is_again:
+                    self.post_message(ErrorOccurred(error))
+            proposals = [item for (item, _), is_again in zip(looked, overtaken, strict=True) if is_again]
+        self.acted()
+
+    async def _look_at_all(self, proposals: Sequence[Proposal]) -> list[tuple[Proposal, Preview]]:
+        """Return what proposals would do; those that cannot be done are told of and left out."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def look(proposal: Proposal) -> Preview | KCError:
+            async with gate:
+                try:
+                    return await self.session.gateway.preview(proposal.look)
+                except KCError as error:
+                    return error
+
+        found = await asyncio.gather(*map(look, proposals))
+        looked = []
+        for proposal, preview in zip(proposals, found, strict=True):
+            if isinstance(preview, KCError):
+                self.post_message(ErrorOccurred(preview))
+            else:
+                looked.append((proposal, preview))
+        return looked
+
+
+def _bind(proposal: Proposal, preview: Preview) -> Callable[[Service], Accepted]:
+    version = preview.before["version"] if preview.before is not None else 0
+    return lambda service: proposal.make(service, version)
