@@ -64,8 +64,11 @@ test: system venv services check ## all tests, real libvirt and booted guests am
 test-fast: venv ## the tests that need no libvirt
 	$(BIN)/pytest $(PARALLEL) -m "not libvirt and not guest and not performance" $(ARGS)
 
-bench: system venv services ## KC against virsh and a bare Textual application, side by side
+bench: WITH_TESTS := yes
+bench: system venv services ## KC against virsh, bare Textual, raw SQLite, plain TinyDB and etcdctl, side by side
 	.ci/with-libvirt $(BIN)/python tests/performance/bench.py $(ARGS)
+	$(BIN)/python tests/performance/store_bench.py
+	$(BIN)/python tests/performance/etcd_bench.py
 
 screenshots: venv ## the pictures in screenshots/, from the real application
 	$(BIN)/python screenshots/make.py $(ARGS)

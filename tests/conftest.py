@@ -11,6 +11,7 @@ import pytest
 from support.kc import URI, Kc, Result, run_kc
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep all that works on the machine's libvirt in one process: there is one pool and one default network."""
     for item in items:
