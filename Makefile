@@ -20,9 +20,6 @@ RUN_PACKAGES := \
 # What the tests drive besides, or make their samples with.
 TEST_PACKAGES := openssh-client openssh-server openssl etcd-server etcd-client qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
 
-# One process a core; what needs libvirt stays in one of them (tests/conftest.py).
-PARALLEL := --numprocesses auto --dist loadgroup
-
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -59,10 +56,10 @@ check: venv ## ruff, mypy and the import contracts
 
 test: WITH_TESTS := yes
 test: system venv services check ## all tests, real libvirt and booted guests among them
-	.ci/with-libvirt $(BIN)/pytest $(PARALLEL) -m "not performance" $(ARGS)
+	.ci/with-libvirt $(BIN)/pytest -m "not performance" $(ARGS)
 
 test-fast: venv ## the tests that need no libvirt
-	$(BIN)/pytest $(PARALLEL) -m "not libvirt and not guest and not performance" $(ARGS)
+	$(BIN)/pytest -m "not libvirt and not guest and not performance" $(ARGS)
 
 bench: WITH_TESTS := yes
 bench: system venv services ## KC against virsh, bare Textual, raw SQLite, plain TinyDB and etcdctl, side by side

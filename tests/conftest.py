@@ -11,14 +11,6 @@ import pytest
 from support.kc import URI, Kc, Result, run_kc
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all that works on the machine's libvirt in one process: there is one pool and one default network."""
-    for item in items:
-        if item.get_closest_marker("libvirt") or item.get_closest_marker("guest"):
-            item.add_marker(pytest.mark.xdist_group("host"))
-
-
 @pytest.fixture(autouse=True)
 def close_services() -> Iterator[None]:
     """Let go of the services that a test made: thousands of tests share one process and its descriptors."""

@@ -21,6 +21,8 @@ from backend.store.protocol import Store
 
 __all__ = ["keys", "raw", "store", "url"]  # fixtures
 
+OTHER = "019a2038-07bf-727d-ae9f-000000000000"
+
 
 class TestImports:
     def make_records(self, count: int) -> list[Any]:
@@ -30,7 +32,7 @@ class TestImports:
             for n in range(1, count + 1)
         ]  # fmt: skip
         return [
-            {"kc": "export", "format": 1, "identity": "other", "revision": count, "at": ""},
+            {"kc": "export", "format": 1, "identity": OTHER, "revision": count, "at": ""},
             *entries,
             {"end": count, "entries": count},
         ]
@@ -40,7 +42,7 @@ class TestImports:
         assert other.list_documents("VM").items == []
         assert store.load(self.make_records(1000)) == 1000
         assert len(other.list_documents("VM").items) == 1000
-        assert (store.identity, store.revision()) == ("other", 1000)
+        assert (store.identity, store.revision()) == (OTHER, 1000)
         assert store.check() == []
         put(other, make("next"))
         other.close()
