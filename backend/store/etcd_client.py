@@ -42,6 +42,7 @@ class _Member:
         self._address = (host, port)
         self._tls = tls
         self._idle: list[socket.socket] = []
+        self._closed = False
 
     def connect(self) -> socket.socket:
         """Return a new connection; raises OSError."""
@@ -63,7 +64,11 @@ class _Member:
         # In one piece: http.client would send the head by itself, and wake the other side twice.
         connection.sendall(f"{head}\r\n".encode() + data)
         response = http.client.HTTPResponse(connection, method="POST")
-        response.begin()
+        try:
+            response.begin()
+        except BaseException:
+            response.close()  # it keeps the connection open
+            raise
         return response
 
     def post(self, path: str, data: bytes, token: str) -> tuple[int, bytes]:
@@ -90,7 +95,14 @@ class _Member:
                     connection.close()
                 else:
                     self._idle.append(connection)
+                    if self._closed:  # while this thread was waiting for its answer
+                        self.forget()
                 return response.status, answer
+
+    def close(self) -> None:
+        """Close what is idle, and what is still to become so."""
+        self._closed = True
+        self.forget()
 
     def forget(self) -> None:
         """Close what is idle."""
@@ -158,7 +170,7 @@ class Client:
         """Let go of the connections."""
         self._closing.set()
         for member in self._members:
-            member.forget()
+            member.close()
 
     def run(
         self,
