@@ -251,8 +251,11 @@ def test_what_is_damaged_is_refused_with_its_line_and_nothing_is_written(
         (b"{" * 100_000, "line 1: it is no JSON"),
         (b'{"a":' + b"[" * 200_000, "line 1: it is no JSON"),
         (b"x" * ((8 << 20) + 1), "line 1: it is too long"),
-        (b'{"kc": "export", "format": true, "identity": "x"}\n', "line 1"),
-        (b'{"kc": "export", "format": 1, "identity": "x"}\n{"lease": 7}\n', "line 2"),
+        (b'{"kc": "export", "format": true, "identity": "019a2038-07bf-727d-ae9f-000000000000"}\n', "line 1"),
+        (
+            b'{"kc": "export", "format": 1, "identity": "019a2038-07bf-727d-ae9f-000000000000"}\n{"lease": 7}\n',
+            "line 2",
+        ),
     ],
 )
 def test_what_is_no_export_at_all_is_refused(kept: Any, take: Any, tmp_path: Path, content: bytes, words: str) -> None:
