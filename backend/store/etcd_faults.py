@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
@@ -16,6 +17,7 @@ _USER = "see user in [etcd] of config.toml, and KC_ETCD_PASSWORD"
 # The codes of gRPC (https://grpc.github.io/grpc/core/md_doc_statuscodes.html).
 _DEADLINE, _NOT_FOUND, _DENIED, _EXHAUSTED, _OUT_OF_RANGE, _UNAVAILABLE, _UNAUTHENTICATED = 4, 5, 7, 8, 11, 14, 16
 _MAXIMUM_TEXT = 200
+_CUT_OFF = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class RevisionGoneError(FailedError):
@@ -84,7 +86,7 @@ def judge_failure(what: str, error: Exception) -> Verdict:
         return Verdict(UnreachableError(what, why, hint, reason="tls"))
     if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return Verdict(_explain_tls(what, error))
-    if isinstance(error, (http.client.RemoteDisconnected, ssl.SSLEOFError)):
+    if isinstance(error, _CUT_OFF) or (isinstance(error, OSError) and error.errno == errno.ECONNRESET):
         why = "it ends the connection without an answer"
         hint = f"see that it runs, and whether it speaks TLS, as etcds:// and a ca say; {_SAFE}"
         return Verdict(UnreachableError(what, why, hint), again=True)
