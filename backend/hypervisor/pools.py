@@ -61,6 +61,14 @@ def find_volume(pool: libvirt.virStoragePool, name: str) -> libvirt.virStorageVo
         raise
 
 
+def list_names(pool: libvirt.virStoragePool) -> list[str]:
+    """Return the names of a pool's volumes as they are at one moment.
+
+    virStoragePoolListVolumes needs their number first, and leaves one out where another came in between.
+    """
+    return [volume.name() for volume in pool.listAllVolumes()]
+
+
 def find_details(pool: libvirt.virStoragePool, name: str) -> VolumeDetails | None:
     """Return a volume and what backs it, or None."""
     volume = find_volume(pool, name)

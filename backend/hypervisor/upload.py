@@ -23,7 +23,15 @@ import libvirt
 from backend.errors import FailedError, KCError
 from backend.hypervisor.link import Channel, Link
 from backend.hypervisor.plan import Volume
-from backend.hypervisor.pools import delete_volume, find_details, find_volume, marked_name, marker_name, require_pool
+from backend.hypervisor.pools import (
+    delete_volume,
+    find_details,
+    find_volume,
+    list_names,
+    marked_name,
+    marker_name,
+    require_pool,
+)
 from backend.hypervisor.volume_xml import build_raw
 
 CHUNK_BYTES = 1 << 20
@@ -112,8 +120,9 @@ class _Upload:
         return self._channel.call(self._what, lambda raw: function(require_pool(raw, self._pool_name)))
 
     def _other_markers(self, pool: libvirt.virStoragePool) -> tuple[str, ...]:
-        names = pool.listVolumes()
-        return tuple(sorted(name for name in names if name != self._marker and marked_name(name) == self._name))
+        return tuple(
+            sorted(name for name in list_names(pool) if name != self._marker and marked_name(name) == self._name)
+        )
 
     def _look(self, pool: libvirt.virStoragePool) -> _Progress:
         markers = self._other_markers(pool)

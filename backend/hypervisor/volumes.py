@@ -16,6 +16,7 @@ from backend.hypervisor.pools import (
     find_details,
     find_pool,
     find_volume,
+    list_names,
     marked_name,
     refresh,
     require_pool,
@@ -58,10 +59,10 @@ class Volumes:
             if pool is None:
                 return None
             # One list shows both a volume and its marker, or neither.
-            names = pool.listVolumes()
+            names = list_names(pool)
             if name not in names:
                 refresh(pool)
-                names = pool.listVolumes()
+                names = list_names(pool)
             if name not in names or any(marked_name(other) == name for other in names):
                 return None
             details = find_details(pool, name)
@@ -91,7 +92,7 @@ class Volumes:
             if existing is not None:
                 return existing.volume
             below = find_details(pool, base)
-            if below is None or any(marked_name(other) == base for other in pool.listVolumes()):
+            if below is None or any(marked_name(other) == base for other in list_names(pool)):
                 raise NotFoundError(f"volume {base}", "it is not, or not wholly, in the pool", "upload the image again")
             if base_format == "raw" and capacity_bytes < below.volume.capacity_bytes:
                 raise RefusedError(what, "the disk is smaller than its image", "give it more room")
@@ -140,7 +141,7 @@ class Volumes:
             users = self._find_users(connection, pool, name)
             if users:
                 raise ConflictError(what, f"in use by {', '.join(users[:3])}", "delete what uses it first")
-            for marker in [other for other in pool.listVolumes() if marked_name(other) == name]:
+            for marker in [other for other in list_names(pool) if marked_name(other) == name]:
                 delete_volume(pool, marker)
             delete_volume(pool, name)
             self._known.pop(name, None)
@@ -221,7 +222,7 @@ class Volumes:
         """Return the pool's volumes by path; what was read a moment ago is not read again."""
         now = time.monotonic()
         fresh: dict[str, tuple[VolumeDetails, float]] = {}
-        for name in pool.listVolumes():
+        for name in list_names(pool):
             known = self._known.get(name)
             if known is None or now - known[1] > KNOWN_SECONDS:
                 details = find_details(pool, name)
@@ -234,7 +235,7 @@ class Volumes:
 
 
 def _list(pool: libvirt.virStoragePool, prefix: str) -> list[Volume]:
-    names = set(pool.listVolumes())
+    names = set(list_names(pool))
     partial = {marked_name(name) for name in names} - {""}
     found = []
     for name in sorted(names | partial):
