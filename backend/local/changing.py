@@ -30,19 +30,6 @@ _FIXED: dict[str, dict[str, str]] = {
 """What of a spec cannot change, and why."""
 
 
-def check_version(document: Document, wanted: object, what: str) -> None:
-    """Raise ConflictError (detail `current`) where somebody expects another version than the one there is."""
-    if wanted is None or wanted == document["version"]:
-        return
-    raise ConflictError(
-        what,
-        f"it is at version {document['version']}, not {wanted}",
-        "look at what changed, and repeat the change",
-        reason="version",
-        current=document["version"],
-    )
-
-
 def prepare_update(store: Store, live: Document, document: Document, message: str = "") -> Document:
     """Return the body that the next version of `live` becomes; raise KCErrors naming what is wrong with it."""
     kind = find_kind(live["kind"])

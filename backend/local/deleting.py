@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, NotFoundError, UsageError
 from backend.images.volumes import image_volume
-from backend.local.changing import check_version
 from backend.local.creation import check_mac_free, current_user, find_users
-from backend.local.views import check_readable
+from backend.local.views import check_readable, check_version
 from backend.model.documents import Document, format_time, parse_time
 from backend.model.kinds import IMAGE, KEPT_KINDS, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind
 from backend.operations import journal
@@ -35,7 +34,7 @@ def delete(
     if kind is OPERATION:
         raise UsageError(f"operation {name}", "operations are kept, not deleted", f"kc op cancel {name}")
     document = service.find_own(kind, name)
-    check_version(document, if_version, f"{kind.title} {name}")
+    check_version(document, if_version)
     if kind is TRASH:
         return _purge(service, document)
     _check_unused(service, kind, document)
@@ -43,13 +42,13 @@ def delete(
     until = format_time(time.time() + grace) if grace else ""
     parameters = {"keepDisks": keep_disks, "until": until, "message": message}
     if kind in _OPERATED or (kind is IMAGE and not until):
-        return service.operate_on(document, f"{kind.command}.delete", parameters)
+        return service.operate_on(document, f"{kind.command}.delete", parameters, expect=if_version)
     with service.store.transaction() as transaction:
         journal.check_idle(transaction, service.store, document)
         live = transaction.get(kind.name, document["uid"])
         if live is None:
             raise NotFoundError(f"{kind.title} {name}", f"no such {kind.title}", f"see kc {kind.command} list")
-        check_version(live, document["version"], f"{kind.title} {name}")
+        check_version(live, if_version)
         discard(transaction, live, by=current_user(), message=message, until=until)
     return Accepted(document, None)
 
@@ -89,12 +88,10 @@ def empty(service: Home, names: Sequence[str] | None) -> list[Accepted]:
     return [_purge(service, entry) for entry in entries]
 
 
-def expire(service: Home) -> list[str]:
-    """Begin to remove what has been in the trash for longer than its grace time; return the operations' uids."""
-    now = format_time()
-    over = service.store.list_documents(TRASH.name, where=lambda entry: entry["spec"]["until"] < now).items
+def expire(service: Home, entries: Sequence[Document]) -> list[str]:
+    """Begin to remove entries of the trash whose grace time has passed; return the operations' uids."""
     begun: list[str] = []
-    for entry in over:
+    for entry in entries:
         with suppress(ConflictError, NotFoundError):  # another process is at it, or has done it
             operation = _purge(service, entry).operation
             begun += [operation["uid"]] if operation is not None else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, NotFoundError
 from backend.local.observing import Observer
-from backend.local.views import check_readable, describe_operation
+from backend.local.views import check_readable, check_version, describe_operation
 from backend.model.documents import Document, format_time
 from backend.model.kinds import VM, Kind, find_kind
 from backend.service import Accepted, Version
@@ -143,13 +143,22 @@ class Home:
             }
         return Accepted(written, operation)
 
-    def operate_on(self, document: Document, operation_type: str, parameters: dict[str, Any]) -> Accepted:
-        """Begin an operation on an object whose document stays as it is."""
+    def operate_on(
+        self, document: Document, operation_type: str, parameters: dict[str, Any], *, expect: int | None = None
+    ) -> Accepted:
+        """Begin an operation on an object whose document stays as it is; `expect` is the version that it must have."""
         from backend.local.creation import current_user  # noqa: PLC0415 - pydantic
         from backend.operations import journal  # noqa: PLC0415 - as above
 
         operation = journal.new_operation(operation_type, document, parameters, current_user())
         with self.store.transaction() as transaction:
+            live = transaction.get(document["kind"], document["uid"])
+            if live is None:
+                kind = find_kind(document["kind"])
+                raise NotFoundError(
+                    f"{kind.title} {document['name']}", "it was just deleted", f"see kc {kind.command} list"
+                )
+            check_version(live, expect)
             operation = journal.begin(
                 transaction, self.store, operation, self.runner.owner if self.operate else None
             )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from backend.errors import FailedError, KCError, TimedOutError, from_problem
 from backend.local.home import Home
-from backend.model.documents import Document
+from backend.model.documents import Document, format_time
 from backend.model.kinds import OPERATION, TRASH, VM
 from backend.service import Progress
 
@@ -103,9 +103,14 @@ class OperatingHome(Home):
         return len(uids)
 
     def _expire_trash(self) -> list[str]:
-        # One cheap look; the rest is imported where there is something to do.
+        # Two cheap looks, the second by the store's index; the rest is imported where there is something to do.
         if not self.operate or not self.store.list_documents(TRASH.name, limit=1).items:
+            return []
+        from backend.model.selectors import parse  # noqa: PLC0415 - the trash is often empty
+
+        over = self.store.list_documents(TRASH.name, where=parse(f"spec.until<{format_time()}")).items
+        if not over:
             return []
         from backend.local.deleting import expire  # noqa: PLC0415 - pydantic
 
-        return expire(self)
+        return expire(self, over)

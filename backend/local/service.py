@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, UsageError
 from backend.local.operating import OperatingHome
-from backend.local.views import running_operations
-from backend.model.changes import compare_documents
+from backend.local.views import check_version, running_operations
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, KEPT_KINDS, NETWORK, VM, Kind, find_kind
 from backend.model.upkeep import Compaction, Fault
@@ -82,11 +81,12 @@ class LocalService(OperatingHome):
 
     def update(self, document: Document, *, if_version: int | None = None, message: str = "") -> Accepted:
         """Accept another metadata and spec for an object; see the protocol."""
-        from backend.local.changing import check_version, prepare_update  # noqa: PLC0415 - pydantic
+        from backend.local.changing import prepare_update  # noqa: PLC0415 - pydantic
+        from backend.model.changes import compare_documents  # noqa: PLC0415 - lists compare nothing
 
         kind, live = self._find_changeable(document)
         wanted = if_version if if_version is not None else document.get("version")
-        check_version(live, wanted, f"{kind.title} {live['name']}")
+        check_version(live, wanted)
         body = prepare_update(self.store, live, document, message)
         if not compare_documents(live, body):
             return Accepted(self.observer.show(live) if kind is VM else live, None)
@@ -105,13 +105,14 @@ class LocalService(OperatingHome):
 
     def preview(self, document: Document) -> Preview:
         """Return what `create` or `update` would do; see the protocol."""
-        from backend.local.changing import build_preview, check_version, prepare_update  # noqa: PLC0415 - pydantic
+        from backend.local.changing import build_preview, prepare_update  # noqa: PLC0415 - pydantic
+        from backend.model.changes import compare_documents  # noqa: PLC0415 - as above
 
         kind = find_kind(str(document.get("kind", "")))
         name = str(document.get("name", ""))
         if kind in KEPT_KINDS and self.store.find(kind.name, name) is not None:
             kind, live = self._find_changeable(document)
-            check_version(live, document.get("version"), f"{kind.title} {name}")
+            check_version(live, document.get("version"))
             return build_preview(self.store, self.hypervisor, live, prepare_update(self.store, live, document))
         body = self.check(document)
         self._check_makeable(kind, name)
@@ -258,7 +259,9 @@ class LocalService(OperatingHome):
 
     def load(self, records: Iterable[Document]) -> int:
         """Take an export into an empty store."""
-        return self.store.load(records)
+        from backend.local.importing import check_records  # noqa: PLC0415 - pydantic
+
+        return self.store.load(check_records(records))
 
     def check_store(self, *, repair: bool = False) -> list[Fault]:
         """Verify the store."""

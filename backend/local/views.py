@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import RefusedError
+from backend.errors import ConflictError, RefusedError
 from backend.hypervisor.plan import Address, ObservedDomain
 from backend.model.documents import API_VERSION, Document, is_readable
 from backend.model.kinds import OPERATION, VM, find_kind
@@ -25,6 +25,19 @@ def check_readable(document: Document) -> None:
         what = f"{find_kind(document['kind']).title} {document['name']}"
         why = f"a newer KC wrote it, as {sanitise(document.get('apiVersion'), 40)}"
         raise RefusedError(what, why, "use that KC to change it")
+
+
+def check_version(document: Document, wanted: object) -> None:
+    """Raise ConflictError (detail `current`) where somebody expects another version than the one there is."""
+    if wanted is None or wanted == document["version"]:
+        return
+    raise ConflictError(
+        f"{find_kind(document['kind']).title} {document['name']}",
+        f"it is at version {document['version']}, not {wanted}",
+        "look at what changed, and repeat the change",
+        reason="version",
+        current=document["version"],
+    )
 
 
 def describe_operation(operation: Document) -> dict[str, Any]:

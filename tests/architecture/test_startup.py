@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+
+from backend.store.opening import open_store
 
 HEAVY = {
     "asyncio", "textual", "rich", "pydantic", "pydantic_core", "httpx", "jsonschema", "keyring", "oslo_utils",
@@ -53,6 +56,25 @@ def test_a_command_that_only_reads_imports_nothing_heavy(tmp_path: Path, command
     modules = imported_by(tmp_path, *command.split())
     assert "kc_tui.cli.main" in modules
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("until", "is_over"), [("2999-01-01T00:00:00.000Z", False), ("2001-01-01T00:00:00.000Z", True)]
+)
+def test_a_full_trash_costs_a_list_nothing_until_something_in_it_is_over(
+    tmp_path: Path, until: str, is_over: bool
+) -> None:
+    store = open_store(f"tinydb:{tmp_path}/data/kc.db")
+    target = {"kind": "MachineType", "name": "old", "uid": str(uuid.uuid4()), "version": 1}
+    with store.transaction() as transaction:
+        transaction.put({
+            "apiVersion": "kc/v1", "kind": "Trash", "name": "type-old-1234", "uid": str(uuid.uuid4()), "metadata": {},
+            "spec": {"target": target, "document": {}, "until": until}, "createdAt": until, "updatedAt": until,
+            "updatedBy": "test",
+        })  # fmt: skip
+    store.close()
+    modules = imported_by(tmp_path, "type", "list")
+    assert ("pydantic" in modules) is is_over
 
 
 @pytest.mark.parametrize("module", ["kc_tui.__main__", "kc_tui.cli.main", "backend.service", "backend.local.opening"])

@@ -357,3 +357,39 @@ def test_a_fault_of_kcs_own_is_told_and_not_met_for_ever(
     assert accepted.operation is not None
     other.resume()
     assert other.get("Operation", accepted.operation["name"])["status"]["state"] == "succeeded"
+
+
+def test_a_deletion_of_a_version_that_was_overtaken_at_the_last_moment_is_refused(service: LocalService) -> None:
+    read = service.get("VM", "web")
+    settle(service, service.update({"kind": "VM", "name": "web", "metadata": {"tenant": "umbrella"}}))
+    # What `delete` does once it has looked: somebody was faster in between.
+    with pytest.raises(ConflictError, match="version 2, not 1"):
+        service.operate_on(read, "vm.delete", {}, expect=1)
+    assert service.store.leases() == []
+    settle(service, service.delete("VM", "web", if_version=2))
+    with pytest.raises(NotFoundError, match="just deleted"):
+        service.operate_on(read, "vm.reboot", {})
+    assert service.store.leases() == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"name": "../web"},
+        {"name": "Web 1"},
+        {"uid": "../../etc/kc"},
+        {"uid": "image"},
+        {"name": "vm-web-1234", "kind": "Trash", "spec": {"target": {"uid": "image"}, "document": {}, "until": ""}},
+    ],
+)
+def test_an_import_passes_the_door_for_names_and_uids(
+    tmp_path: Path, service: LocalService, damage: dict[str, Any]
+) -> None:
+    records = list(service.export())
+    entry = next(record for record in records if record.get("table") == "MachineType")
+    entry["document"] |= damage
+    entry |= {"id": entry["document"]["uid"], "name": entry["document"]["name"], "table": entry["document"]["kind"]}
+    fresh = make_service(tmp_path / "fresh", MemoryHypervisor())
+    with pytest.raises(RefusedError, match=r"import|valid name|uid"):
+        fresh.load(records)
+    assert fresh.store.revision() == 0
