@@ -119,7 +119,7 @@ class FieldsPage(Page):
         """Type into the first field that is wrong, else into the first."""
         wrong = next((line for line in self.lines if line.error), self.lines[0] if self.lines else None)
         if wrong is not None:
-            wrong.control.focus()
+            self.screen.set_focus(wrong.control)
 
     def keys(self) -> Sequence[BarEntry]:
         """Return what the key bar shows."""
@@ -204,5 +204,5 @@ class FieldsPage(Page):
         at = next((index for index, line in enumerate(self.lines) if line.control.has_focus), 0)
         if not 0 <= at + by < len(self.lines):
             return False
-        self.lines[at + by].control.focus()
+        self.screen.set_focus(self.lines[at + by].control)
         return True

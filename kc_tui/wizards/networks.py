@@ -108,7 +108,7 @@ class AddressEditor(Vertical):
         for line in self.lines:
             line.load(getattr(nic, line.family), str(spec.get(line.family, {}).get("mode", "none")))
         self.display = True
-        self.lines[0].mode.focus()
+        self.screen.set_focus(self.lines[0].mode)
 
     def close(self, nic: Nic | None) -> None:
         """End, with the NIC as it was edited or None."""
@@ -128,7 +128,7 @@ class AddressEditor(Vertical):
         event.stop()
         for line in self.lines:
             if line.complaint:
-                line.address.focus()
+                self.screen.set_focus(line.address)
                 return
         ipv4, ipv6 = (line.choice for line in self.lines)
         self.close(replace(self._nic, ipv4=ipv4, ipv6=ipv6))
@@ -240,5 +240,5 @@ class NetworkPage(PickPage):
             self._addressed[nic.network] = nic
             self.nics = tuple(nic if known.network == nic.network else known for known in self.nics)
             self._show_options()
-        self.table.focus()
+        self.screen.set_focus(self.table)
         self.post_message(self.KeysChanged())

@@ -71,7 +71,8 @@ class PickPage(Page):
         self.typed = self._wanted = ""
         self._is_eager = False
         self._show_options()
-        self.table.focus()
+        # At once: a key that is typed before a `focus()` has come round would find nobody.
+        self.screen.set_focus(self.table)
 
     def choose(self, name: str) -> None:
         """Put the cursor on one of them, or on the first."""

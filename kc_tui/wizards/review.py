@@ -118,7 +118,7 @@ class ReviewPage(Page):
 
     def enter(self) -> None:
         """Take the focus, so that enter is the last one."""
-        self.switches.focus()
+        self.screen.set_focus(self.switches)
 
     def show(self, lines: Sequence[Line], switches: Sequence[Switch], words: Sequence[str]) -> None:
         """Show what would be made, and the words of the command."""

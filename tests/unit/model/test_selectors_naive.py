@@ -94,9 +94,13 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
+def refuse(constant: str) -> None:
+    raise ValueError(constant)  # Python's parser takes NaN and Infinity, which are no JSON (RFC 8259)
+
+
 def read_number(value: Text) -> float | None:
     try:
-        number = None if value.quoted else json.loads(value.text)
+        number = None if value.quoted else json.loads(value.text, parse_constant=refuse)
     except ValueError:
         return None
     return number if is_number(number) else None
