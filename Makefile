@@ -56,7 +56,7 @@ check: venv ## ruff, mypy and the import contracts
 
 test: WITH_TESTS := yes
 test: system venv services check ## all tests, real libvirt and booted guests among them
-	.ci/with-libvirt $(BIN)/pytest -m "not performance" $(ARGS)
+	.ci/with-libvirt .ci/test-halves $(BIN)/pytest $(ARGS)
 
 test-fast: venv ## the tests that need no libvirt
 	$(BIN)/pytest -m "not libvirt and not guest and not performance" $(ARGS)

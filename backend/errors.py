@@ -42,6 +42,11 @@ class KCError(Exception):
         text = f"{self.what}: {self.why}"
         return f"{text}. {self.hint}" if self.hint else text
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same may work in a moment, without anybody doing anything; a detail that its raiser gives."""
+        return bool(self.details.get("transient"))
+
     def problem(self) -> dict[str, Any]:
         """Return the problem object of RFC 9457."""
         return {

@@ -10,11 +10,12 @@ from backend.errors import FailedError
 
 
 class Paths(NamedTuple):
-    """The folders of one KC: `config`, `data` and `cache`."""
+    """The folders of one KC: `config`, `data`, `cache`, and `runtime` for what ends with the machine's run."""
 
     config: Path
     data: Path
     cache: Path
+    runtime: Path
 
     @property
     def config_file(self) -> Path:
@@ -33,7 +34,7 @@ def find_paths(environment: dict[str, str] | None = None) -> Paths:
     home = variables.get("KC_HOME")
     if home:
         base = Path(home).expanduser().absolute()
-        return Paths(base / "config", base / "data", base / "cache")
+        return Paths(base / "config", base / "data", base / "cache", base / "run")
     user = Path(variables.get("HOME") or Path.home())
 
     def folder(name: str, default: str) -> Path:
@@ -41,10 +42,13 @@ def find_paths(environment: dict[str, str] | None = None) -> Paths:
         # The specification has relative values ignored.
         return (Path(value) if value.startswith("/") else user / default) / "kc"
 
+    data = folder("XDG_DATA_HOME", ".local/share")
+    runtime = variables.get("XDG_RUNTIME_DIR", "")
     return Paths(
         folder("XDG_CONFIG_HOME", ".config"),
-        folder("XDG_DATA_HOME", ".local/share"),
+        data,
         folder("XDG_CACHE_HOME", ".cache"),
+        Path(runtime) / "kc" if runtime.startswith("/") else data / "run",
     )
 
 

@@ -72,6 +72,14 @@ class Event(NamedTuple):
     document: Document
 
 
+class Adoption(NamedTuple):
+    """What adopting a domain would do: the document, what KC would manage and what it would leave, in lines."""
+
+    document: Document
+    managed: list[str]
+    untouched: list[str]
+
+
 class Finding(NamedTuple):
     """One line of a diagnosis: `state` is `ok`, `warning` or `failed`; `mend` is the command that mends it."""
 
@@ -119,7 +127,11 @@ class Service(Protocol):
         """
 
     def get(self, kind: str, name: str, *, observe: bool = True, version: int | None = None) -> Document:
-        """Return one document; raise NotFoundError. An observed VM has its addresses from the guest agent too.
+        """Return one document; raise NotFoundError.
+
+        An observed VM has its addresses from the guest agent too, `status.drift` (what somebody else changed, a list of
+        `{"path", "wanted", "found"}`), `status.disks` (`id`, `sizeBytes`, `usedBytes`), `status.snapshots`,
+        `status.display` (the address of its screen), and `status.newerType` where its machine type has a newer version.
 
         With `version`, that version as it was, without a status; also of a deleted object.
         """
@@ -127,13 +139,20 @@ class Service(Protocol):
     def history(self, kind: str, name: str) -> list[Version]:
         """Return the kept versions of an object, the oldest first; also of the one of that name deleted last."""
 
-    def create(self, document: Document) -> Accepted:
-        """Accept a new document (`kind`, `name`, `metadata`, `spec`); names taken raise ConflictError."""
+    def create(self, document: Document, *, key: str = "") -> Accepted:
+        """Accept a new document (`kind`, `name`, `metadata`, `spec`); names taken raise ConflictError.
+
+        `key` is an idempotency key of the caller's: for a week the same call with the same key (also `update`,
+        `delete`, `act`, `clone`) gives what the first one gave and does nothing; another call with it raises
+        ConflictError.
+        """
 
     def check(self, document: Document) -> Document:
         """Return the document that `create` would accept, with references pinned; write nothing, touch nothing."""
 
-    def update(self, document: Document, *, if_version: int | None = None, message: str = "") -> Accepted:
+    def update(
+        self, document: Document, *, if_version: int | None = None, message: str = "", key: str = ""
+    ) -> Accepted:
         """Accept another `metadata` and `spec` for the object of that kind and name; one that is left out stays.
 
         `if_version`, or else the document's own `version`, must be the current one; else ConflictError (details:
@@ -171,6 +190,7 @@ class Service(Protocol):
         keep_disks: bool = False,
         now: bool = False,
         message: str = "",
+        key: str = "",
     ) -> Accepted:
         """Delete an object; one in use raises ConflictError.
 
@@ -181,8 +201,42 @@ class Service(Protocol):
     def empty_trash(self, names: Sequence[str] | None = None) -> list[Accepted]:
         """Remove deleted objects for good: those of these names (of `Trash` documents), or all."""
 
-    def act(self, name: str, action: str, parameters: dict[str, Any] | None = None) -> Accepted:
-        """Do `start`, `stop` (`{"force": bool}`) or `reboot` to a VM; nothing to do gives an operation of None."""
+    def act(self, name: str, action: str, parameters: dict[str, Any] | None = None, *, key: str = "") -> Accepted:
+        """Do something to a VM; nothing to do gives an operation of None.
+
+        `start`, `stop` and `reboot` (`{"force": bool}`), `pause`, `resume`; `reconcile`: make the host match the
+        document again; `snapshot` (`{"snapshot": NAME, "description": TEXT}`, both optional), `restore-snapshot` and
+        `delete-snapshot` (`{"snapshot": NAME}`). A VM's `status.snapshots` lists what there is (`name`, `at`,
+        `version`, `hasMemory`, `method`, `description`). Restoring one brings the document back to the version that it
+        was taken at, too, as a new version.
+        """
+
+    def clone(
+        self,
+        name: str,
+        new_name: str,
+        *,
+        metadata: Document | None = None,
+        start: bool = False,
+        key: str = "",
+    ) -> Accepted:
+        """Make a VM like another, with copies of its disks: new uid, MACs, host name and instance-id.
+
+        It has the other's metadata where none is given. Static addresses are refused: two guests cannot have them.
+        """
+
+    def rename(self, name: str, new_name: str, *, if_version: int | None = None) -> Accepted:
+        """Give a VM another name; a domain that runs keeps its own until its next start (`status.pendingRestart`)."""
+
+    def preview_adoption(self, domain: str, *, name: str = "") -> Adoption:
+        """Return what `adopt` would do with a foreign domain (by name or uuid); raise what it would; write nothing."""
+
+    def adopt(self, domain: str, *, name: str = "", metadata: Document | None = None) -> Accepted:
+        """Take a foreign domain under management; networks that it is on become documents where they are none.
+
+        Its disks, firmware and other devices stay as they are, whatever becomes of the VM: deleting it leaves the
+        domain to libvirt.
+        """
 
     def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str]) -> Accepted:
         """Take the image in a local file: inspect, hash, store; `declared` has `format`, `arch`, `sha256`, where known.
@@ -221,6 +275,12 @@ class Service(Protocol):
 
     def console_log(self, name: str, *, limit_bytes: int = 1 << 20) -> bytes:
         """Return the last of what a VM's console has said."""
+
+    def display(self, name: str) -> ConsoleStream:
+        """Open a VM's screen: the bytes of the VNC protocol, several viewers at once."""
+
+    def screenshot(self, name: str) -> bytes:
+        """Return a picture of a VM's screen as PNG; raise ConflictError for one that is off or has none."""
 
     def schema(self, kind: str) -> dict[str, Any]:
         """Return the JSON Schema of a kind's documents."""

@@ -8,18 +8,21 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from backend.errors import NotFoundError, RefusedError
-from backend.model.kinds import find_kind
+from backend.model.kinds import OPERATION, find_kind
 from backend.paths import Paths, find_paths
 from backend.store.protocol import EtcdOptions, Retention, Retentions
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+# Nobody asks for the versions of an operation, nor for one that was kept long enough.
+_OPERATIONS = Retention(versions=1, deleted_days=1.0)
 
 
 class Settings(NamedTuple):
     """The settings of one run: the environment first, then the chosen profile, then the defaults.
 
     `libvirt_uri` is empty where KC is to find one by itself; `url` names a remote instance, empty for an embedded KC.
-    `grace_hours` is how long a deleted object can be brought back with its disks.
+    `grace_hours` is how long a deleted object can be brought back with its disks, `operation_days` how long operations
+    that have ended are kept (0: for ever).
     """
 
     paths: Paths
@@ -35,6 +38,7 @@ class Settings(NamedTuple):
     grace_hours: float = 24.0
     retentions: Retentions = Retentions()
     etcd: EtcdOptions = EtcdOptions()
+    operation_days: float = 7.0
 
     @property
     def store_url(self) -> str:
@@ -80,7 +84,7 @@ def _read_retention(table: Mapping[str, Any], default: Retention, paths: Paths) 
 def _read_retentions(config: dict[str, Any], paths: Paths) -> Retentions:
     history = _table(config, "history", paths)
     default = _read_retention(history, Retention(), paths)
-    kinds = {
+    kinds = {OPERATION.name: _OPERATIONS} | {
         find_kind(word).name: _read_retention(_table(history, word, paths), default, paths)
         for word, value in history.items()
         if isinstance(value, dict)
@@ -125,4 +129,5 @@ def load_settings(profile: str = "", environment: dict[str, str] | None = None) 
         grace_hours=_number(_table(config, "trash", paths), "hours", 24.0, paths),
         retentions=_read_retentions(config, paths),
         etcd=_read_etcd(config, variables, paths),
+        operation_days=_number(_table(config, "operations", paths), "keepDays", 7.0, paths),
     )

@@ -70,7 +70,9 @@ def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable
     remembered = load_remembered(data)
     looks = _choose_looks(settings, remembered.theme)
     host = settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, socket.gethostname())
-    app = KCApp(factory, Setting(sanitise(host, 60), data, Path.home(), settings.grace_hours), looks, remembered)
+    is_confined = bool(os.environ.get("KC_NO_EDITOR")) or settings.ui.get("editor") is False
+    setting = Setting(sanitise(host, 60), data, Path.home(), settings.grace_hours, is_confined)
+    app = KCApp(factory, setting, looks, remembered)
     app.run(mouse=bool(settings.ui.get("mouse", True)))
     if app.session.inventory.active_operations:
         sys.stderr.write("kc: what is under way goes on in the background; see kc op list\n")

@@ -34,7 +34,6 @@ from kc_tui.messages import (
     OpenConsole,
     OpenHistory,
     OpenObject,
-    OpenWizard,
     ShowObject,
 )
 from kc_tui.screens.parts import Head
@@ -50,6 +49,8 @@ from kc_tui.style_sheet import LastingStylesheet
 
 STALE_SECONDS: Final = 5.0
 """How often a host that did not answer is asked again."""
+EXPIRY_SECONDS: Final = 60.0
+"""How often is looked for what has been in the trash for long enough."""
 _SECTION_OF: Final = {
     VM.name: "vms",
     IMAGE.name: "images",
@@ -66,13 +67,14 @@ _log = logging.getLogger(__name__)
 class Setting:
     """Where KC runs: `host` is what the header calls it, `data` where things are kept, `home` the user's folder.
 
-    `grace_hours` is how long the trash keeps things.
+    `grace_hours` is how long the trash keeps things. Who `is_confined` gets no editor and no files of this machine.
     """
 
     host: str
     data: Path
     home: Path
     grace_hours: float = 24.0
+    is_confined: bool = False
 
 
 class KCApp(CommandApp):
@@ -117,6 +119,8 @@ class KCApp(CommandApp):
             clock=self._clock,
             grace_hours=self._setting.grace_hours,
         )
+        if self._setting.is_confined:
+            self.session.confine()
         self.loader = Loader(
             self.session,
             show=self.spread,
@@ -132,6 +136,7 @@ class KCApp(CommandApp):
         """Read what the store has; the host is asked after the first picture."""
         self.run_worker(self._load())
         self.set_interval(STALE_SECONDS, self._ask_again)
+        self.set_interval(EXPIRY_SECONDS, lambda: self.run_worker(self.loader.expire()))
         for problem in self.problems:
             self.session.note(RefusedError("settings", problem))
         if self.problems:
@@ -233,6 +238,7 @@ class KCApp(CommandApp):
                 str(item.get("spec", {}).get("target", {}).get("uid", ""))
                 for item in session.inventory.active_operations
             },
+            is_connecting=not session.has_observed,
         )
         shown = replace(
             masthead, host=session.host, section=self.current_mode, link=state.link.value, since=state.since
@@ -296,13 +302,13 @@ class KCApp(CommandApp):
     async def _section_pressed(self, event: Head.SectionPressed) -> None:
         await self.show_section(event.section)
 
-    def on_open_wizard(self, _event: OpenWizard) -> None:
-        """Open the wizard for a new VM."""
+    async def do_vm_create(self, _context: Context) -> None:
+        """Open the wizard for a new VM, before the next key is read: it may be the wizard's already."""
         from kc_tui.wizards.choices import Choices  # noqa: PLC0415 - not for the first picture
         from kc_tui.wizards.create_vm import CreateVMWizard  # noqa: PLC0415
 
         if not isinstance(self.screen, CreateVMWizard):
-            self.push_screen(CreateVMWizard(Choices(self.session, self._setting.home)), self._wizard_ended)
+            await self.push_screen(CreateVMWizard(Choices(self.session, self._setting.home)), self._wizard_ended)
 
     async def _wizard_ended(self, document: Document | None) -> None:
         self.save_soon()

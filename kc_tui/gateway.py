@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from textual.message import Message
 
 from backend.errors import ConflictError, FailedError, KCError, UnreachableError
-from backend.model.documents import is_readable
+from backend.model.documents import Document, is_readable
 from backend.model.kinds import find_kind
-from backend.service import Accepted, DocumentPage, Event, Preview, Service
+from backend.service import Accepted, Adoption, DocumentPage, Event, Preview, Service
 from backend.text import sanitise
 from kc_tui.cleaning import clean, clean_changes
 from kc_tui.console_link import ConsoleLink
@@ -30,6 +30,7 @@ from kc_tui.state.formatting import pluralise
 from kc_tui.state.samples import Counters
 
 if TYPE_CHECKING:
+    from backend.model.changes import Change
     from kc_tui.state.versions import Timeline
 
 Result = TypeVar("Result")
@@ -152,6 +153,28 @@ class Gateway:
             )
 
         return await self.call(look)
+
+    async def look_at(self, kind: str, name: str) -> Document:
+        """Return an object with all that the host tells of it, fit for a terminal."""
+        return clean(await self.call(lambda service: service.get(kind, name)))
+
+    async def compare(self, kind: str, name: str, version: Any) -> list[Change]:
+        """Return how an object's spec would change by becoming what it was in a version, fit for a terminal."""
+
+        def look(service: Service) -> list[Change]:
+            from backend.model.changes import compare_documents  # noqa: PLC0415 - not for the first picture
+
+            current = service.get(kind, name, observe=False)
+            old = service.get(kind, name, version=version) if isinstance(version, int) and version else current
+            return clean_changes(compare_documents(current, {**current, "spec": old["spec"]}))
+
+        return await self.call(look, lane="store")
+
+    async def preview_adoption(self, domain: str, name: str) -> Adoption:
+        """Return what adopting a foreign domain would do, fit for a terminal."""
+        adoption = await self.call(lambda service: service.preview_adoption(domain, name=name))
+        managed, untouched = ([sanitise(line, 400) for line in lines] for lines in adoption[1:])
+        return Adoption(clean(adoption.document), managed, untouched)
 
     async def cancel(self, operation: str) -> None:
         """Ask an operation to end and undo itself."""

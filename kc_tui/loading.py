@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,7 @@ FIRST_PAGE: Final = 60
 _STORED: Final = (OPERATION.name, IMAGE.name, NETWORK.name, MACHINE_TYPE.name, TRASH.name)
 """What the store alone knows all about, in the order in which it is needed."""
 Changed = dict[str, set[str]]
+_log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -87,6 +89,14 @@ class Loader:
         session.has_observed = True
         self.set_link(Link.STALE if page.warnings else Link.LIVE, " ".join(page.warnings))
         self._show(None)
+
+    async def expire(self) -> None:
+        """Have removed what the trash need not keep any longer, and gone on with what another KC has left."""
+        try:
+            await self._session.gateway.resume()
+        except KCError as error:
+            # That the store does not answer is told by the feed.
+            _log.info("expiry: %s", error)
 
     async def reload(self) -> None:
         """Read everything again after the feed was broken."""

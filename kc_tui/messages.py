@@ -46,10 +46,6 @@ class ErrorOccurred(Message):
         self.error = error
 
 
-class OpenWizard(Message):
-    """The user wants a new VM."""
-
-
 class OpenConsole(Message):
     """The user wants the console of a VM."""
 

@@ -29,6 +29,12 @@ _MOST_NOTICES: Final = 200
 _log = logging.getLogger(__name__)
 
 
+_CONFINED: Final = {
+    "object.edit": "there is no editor here: kc edit does it in a shell of your own",
+    "vm.screenshot": "there is no place for files here: kc vm screenshot does it in a shell of your own",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LinkState:
     """How KC stands to what it manages; `since` is when it got so, in Unix seconds, `why` what is in the way."""
@@ -42,7 +48,8 @@ class Session:
     """Shared state; used on the event loop's thread only.
 
     `host` is the name that the header shows, `folder` where things are remembered, `clock` gives Unix seconds,
-    `grace_hours` is how long the trash keeps things.
+    `grace_hours` is how long the trash keeps things. `refusals` are the reasons why nobody
+    may do something in this session, by command id.
     """
 
     ERRORS: ClassVar[str] = "errors"
@@ -60,6 +67,7 @@ class Session:
         grace_hours: float = 24.0,
     ) -> None:
         self.gateway = gateway
+        self.refusals: Mapping[str, str] = {}
         self.folder = folder
         self.grace_hours = grace_hours
         self.remembered = remembered
@@ -75,6 +83,10 @@ class Session:
         self._file = folder / memory.FILE_NAME
         self._notice_count = 0
         self._saved = remembered
+
+    def confine(self) -> None:
+        """Take away what reaches the machine that KC runs on: programs and files of the user's choice."""
+        self.refusals = _CONFINED
 
     # --- what is known
 
@@ -109,7 +121,7 @@ class Session:
         for vm in self.inventory.documents(VM.name):
             spec = vm.get("spec", {})
             names = {
-                IMAGE.name: lambda spec=spec: [name_of(spec.get("image"))],
+                IMAGE.name: lambda spec=spec: [name_of(spec.get("image")), name_of(spec.get("cdrom"))],
                 MACHINE_TYPE.name: lambda spec=spec: [name_of(spec.get("type"))],
                 NETWORK.name: lambda spec=spec: [name_of(nic.get("network")) for nic in spec.get("nics", [])],
             }[kind]()

@@ -12,7 +12,7 @@ import libvirt
 
 from backend.errors import KCError
 from backend.hypervisor.console import SerialConsole, attach_console
-from backend.hypervisor.domain_xml import Source, build_probe
+from backend.hypervisor.domain_xml import ARCHITECTURES, Source, build_probe
 from backend.hypervisor.facts import (
     KVM_DEVICE,
     Capabilities,
@@ -20,8 +20,10 @@ from backend.hypervisor.facts import (
     has_virtualisation_flag,
     machine_state,
     read_capabilities,
+    read_cpu_choice,
 )
 from backend.hypervisor.link import Link
+from backend.hypervisor.plan import DomainPlan
 
 PROBE_SECONDS = 20.0
 START_SECONDS = 60.0
@@ -31,6 +33,8 @@ KVM = "kvm"
 TCG = "qemu"
 # `host-model` aborts QEMU on some hosts that a plain model starts on.
 CPU_MODELS = ("", "qemu64")
+_HOST_MODES = frozenset({"host-passthrough", "host-model"})
+_MODES = {KVM: _HOST_MODES | {"maximum"}, TCG: frozenset({"maximum"})}
 
 
 class Verdict(NamedTuple):
@@ -60,6 +64,16 @@ class Accelerators:
             return Verdict(TCG, reason="not proven yet")
         self._known[arch] = known
         return known
+
+    def choose_cpu(self, plan: DomainPlan) -> str:
+        """Return the first CPU model or mode of a plan that this host can do; empty: the driver's choice."""
+        given = self.choose(plan.arch, None).cpu_model if plan.accelerator == KVM else ""
+        if not plan.cpu_models or plan.arch not in ARCHITECTURES:
+            return given
+        choice = read_cpu_choice(self._link, self._cache, plan.arch, plan.accelerator)
+        # Where a guest with the host's own CPU did not boot, what libvirt says about such CPUs is not true.
+        modes = choice.modes & _MODES[plan.accelerator] - (_HOST_MODES if given else set())
+        return next((model for model in plan.cpu_models if model in modes | choice.models), given)
 
     def look(self, arch: str) -> Verdict | None:
         """Return the verdict where it is known without a probe, else None."""

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from backend.errors import RefusedError
+from backend.hypervisor.machine_xml import (
+    MACHINES,
+    Machine,
+    build_clock,
+    build_cpu,
+    build_cpus,
+    build_features,
+    build_memory,
+    build_suspending,
+    build_system,
+)
 from backend.hypervisor.plan import DiskPlan, DomainOwner, DomainPlan, NicPlan
 from backend.hypervisor.xml import NAMESPACE, attribute, clean, element, escape_json, parse, render
 from backend.text import sanitise
@@ -16,7 +28,12 @@ from backend.text import sanitise
 SPARE_PORTS = 8
 BALLOON_SECONDS = 10
 SERIAL_LENGTH = 20
-GIC3_CPUS = 8
+# Behind all disks, however many come and go.
+CDROM_ORDER = "1000"
+CDROM_ALIAS = "ua-cdrom"
+# What KC has networks for; any other NIC of an adopted domain is its maker's.
+MANAGED_KINDS = ("network", "bridge")
+CRASH_ACTIONS = {"restart": "restart", "stop": "destroy", "preserve": "preserve"}
 PROBE_MIB = 384
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -30,11 +47,12 @@ class Source(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where the volumes of a plan are: each disk with all that back it, the seed, the console's log (or "")."""
+    """Where a plan's volumes are: each disk with all that back it, the seed, the console's log (or ""), the disc."""
 
     disks: tuple[tuple[Source, ...], ...]
     seed: Source | None
     console_log: str
+    cdrom: Source | None = None
 
 
 class Place(NamedTuple):
@@ -44,61 +62,87 @@ class Place(NamedTuple):
     slot: int = 0
 
 
-class _Machine(NamedTuple):
-    """What differs between the architectures."""
-
-    machine: str
-    emulated_cpu: str
-    video: str
-    seed_bus: str
-    has_bios: bool
-
-
-_MACHINES = {
-    "x86_64": _Machine("q35", "", "vga", "scsi", has_bios=True),
-    # This CPU is four times faster under emulation than `maximum`.
-    "aarch64": _Machine("virt", "cortex-a57", "virtio", "scsi", has_bios=False),
-}
-
-ARCHITECTURES = tuple(_MACHINES)
+ARCHITECTURES = tuple(MACHINES)
 
 
 def build_domain(
-    plan: DomainPlan, placement: Placement, cpu_model: str = "", places: Mapping[str, Place] | None = None
+    plan: DomainPlan,
+    placement: Placement,
+    cpu_model: str = "",
+    places: Mapping[str, Place] | None = None,
+    *,
+    name: str = "",
 ) -> str:
-    """Return the domain's XML; `cpu_model` replaces the host's own model under KVM where that does not start.
+    """Return the domain's XML; `cpu_model` is a model or mode of libvirt, or empty: what suits the accelerator.
 
-    `places` are where devices stay, by `place_key`; libvirt finds a place for the others.
-    Raises RefusedError for an architecture or firmware that this driver does not know.
+    `places` are where devices stay, by `place_key`; libvirt finds a place for the others. `name` is what a domain that
+    is on keeps being called. Raises RefusedError for what this driver does not know.
     """
-    machine = _MACHINES.get(plan.arch)
-    if machine is None:
-        raise RefusedError(f"VM {plan.name}", f"unknown architecture {plan.arch}", f"use {' or '.join(_MACHINES)}")
-    if plan.firmware not in ("bios", "uefi"):
-        raise RefusedError(f"VM {plan.name}", f"unknown firmware {plan.firmware}", "use bios or uefi")
-    memory = str(plan.memory_mib)
+    check_plan(plan)
+    kept = _behind_root_ports(places or {})
     return render(
         element(
             "domain",
-            element("name", text=plan.name),
+            element("name", text=name or plan.name),
             element("uuid", text=plan.uid),
             element("description", text=sanitise(plan.description)) if plan.description else None,
             element("metadata", build_label(plan)),
-            element("memory", text=memory, unit="MiB"),
-            element("currentMemory", text=memory, unit="MiB"),
-            _vcpu(plan),
-            _system(plan, machine),
-            _features(plan),
-            _cpu(plan, machine, cpu_model),
-            _clock(plan),
+            *build_memory(plan),
+            build_cpus(plan),
+            build_system(plan, _nvram_file(plan, placement)),
+            build_features(plan),
+            build_cpu(plan, cpu_model),
+            build_clock(plan),
             element("on_poweroff", text="destroy"),
             element("on_reboot", text="restart"),
-            element("on_crash", text="destroy"),
-            _suspending(plan),
-            element("devices", *_keep_places(_devices(plan, placement, machine, places or {}), places or {})),
+            element("on_crash", text=CRASH_ACTIONS[plan.on_crash]),
+            build_suspending(plan),
+            element("devices", *_keep_places(_devices(plan, placement, kept), kept)),
             type=plan.accelerator,
         )
     )
+
+
+def build_machine(plan: DomainPlan) -> str:
+    """Return a domain with the plan's firmware and nothing else, to ask libvirt whether there is such firmware."""
+    bare = plan._replace(cpus=1, max_cpus=0)
+    return render(
+        element(
+            "domain",
+            element("name", text=plan.uid),
+            element("memory", text=str(PROBE_MIB), unit="MiB"),
+            element("vcpu", text="1"),
+            build_system(bare),
+            build_features(bare),
+            type="qemu",
+        )
+    )
+
+
+def check_plan(plan: DomainPlan) -> None:
+    """Raise RefusedError for an architecture, a firmware or a crash policy that this driver does not know."""
+    what = f"VM {plan.name}"
+    machine = MACHINES.get(plan.arch)
+    if machine is None:
+        raise RefusedError(what, f"unknown architecture {plan.arch}", f"use {' or '.join(MACHINES)}")
+    if plan.firmware not in ("bios", "uefi"):
+        raise RefusedError(what, f"unknown firmware {plan.firmware}", "use bios or uefi")
+    if plan.secure_boot and plan.firmware != "uefi":
+        raise RefusedError(what, "secure boot is UEFI's", "take a machine type with the firmware uefi")
+    if plan.on_crash not in CRASH_ACTIONS:
+        raise RefusedError(what, f"unknown crash policy {plan.on_crash}", f"use {' or '.join(CRASH_ACTIONS)}")
+
+
+def _nvram_file(plan: DomainPlan, placement: Placement) -> str:
+    """Return the file of the guest's firmware variables; empty in a pool without files: libvirt's own choice.
+
+    That is named after the domain, and so would stay behind when it is renamed, for the next of the old name to find.
+    Secure boot has a file of its own, as the keys are in it.
+    """
+    if not placement.console_log:
+        return ""
+    kind = "secure" if plan.secure_boot else "nvram"
+    return str(PurePosixPath(placement.console_log).with_name(f"kc-{plan.uid}-{kind}.fd"))
 
 
 def read_owner(label: str) -> DomainOwner:
@@ -128,76 +172,13 @@ def build_label(plan: DomainPlan) -> Element:
     return label
 
 
-def _system(plan: DomainPlan, machine: _Machine) -> Element:
-    kind = element("type", text="hvm", arch=plan.arch, machine=machine.machine)
-    if plan.firmware == "bios" and machine.has_bios:
-        return element("os", kind)
-    # libvirt chooses the firmware file and makes the guest's own variables.
-    features = element("firmware", element("feature", enabled="no", name="secure-boot"))
-    return element("os", kind, features, firmware="efi")
-
-
-def _maximum_cpus(plan: DomainPlan) -> int:
-    # The machine of the other architecture takes no CPUs while it runs.
-    return max(plan.cpus, plan.max_cpus) if plan.arch == "x86_64" else plan.cpus
-
-
-def _vcpu(plan: DomainPlan) -> Element:
-    maximum = _maximum_cpus(plan)
-    current = str(plan.cpus) if maximum > plan.cpus else ""
-    return element("vcpu", text=str(maximum), placement="static", current=current)
-
-
-def _features(plan: DomainPlan) -> Element:
-    if plan.arch == "x86_64":
-        return element("features", element("acpi"), element("apic"))
-    # The second version of the interrupt controller, QEMU's choice under emulation, serves eight CPUs.
-    return element("features", element("acpi"), element("gic", version="3") if plan.cpus > GIC3_CPUS else None)
-
-
-def _cpu(plan: DomainPlan, machine: _Machine, model: str) -> Element:
-    topology = element("topology", sockets="1", dies="1", cores=str(_maximum_cpus(plan)), threads="1")
-    if plan.accelerator == "kvm":
-        if model:
-            return _named_cpu(model, topology)
-        if plan.arch != "x86_64":
-            return element("cpu", topology, mode="host-passthrough")
-        return element("cpu", element("model", fallback="allow"), topology, mode="host-model", check="partial")
-    if machine.emulated_cpu:
-        return _named_cpu(machine.emulated_cpu, topology)
-    return element("cpu", topology, mode="maximum")
-
-
-def _named_cpu(model: str, topology: Element) -> Element:
-    return element("cpu", element("model", text=model), topology, mode="custom", match="exact", check="none")
-
-
-def _clock(plan: DomainPlan) -> Element:
-    if plan.arch != "x86_64":
-        return element("clock", offset="utc")
-    return element(
-        "clock",
-        element("timer", name="rtc", tickpolicy="catchup"),
-        element("timer", name="pit", tickpolicy="delay"),
-        element("timer", name="hpet", present="no"),
-        offset="utc",
-    )
-
-
-def _suspending(plan: DomainPlan) -> Element | None:
-    """Return that a guest cannot put itself to sleep, where its machine knows sleep at all."""
-    if plan.arch != "x86_64":
-        return None
-    return element("pm", element("suspend-to-mem", enabled="no"), element("suspend-to-disk", enabled="no"))
-
-
-def _devices(
-    plan: DomainPlan, placement: Placement, machine: _Machine, places: Mapping[str, Place]
-) -> Iterator[Element]:
+def _devices(plan: DomainPlan, placement: Placement, places: Mapping[str, Place]) -> Iterator[Element]:
+    machine = MACHINES[plan.arch]
     for index, (disk, chain) in enumerate(zip(plan.disks, placement.disks, strict=True)):
-        yield _disk(disk, chain, index)
+        yield build_disk(disk, chain, index)
     if placement.seed is not None:
         yield _seed(placement.seed, machine)
+    yield build_cdrom(plan.arch, placement.cdrom)
     yield from _controllers(plan, machine, max((place.bus for place in places.values()), default=0))
     for nic in plan.nics:
         yield build_interface(nic)
@@ -206,9 +187,12 @@ def _devices(
     yield element("console", element("target", type="serial", port="0"), type="pty")
     yield element("channel", element("target", type="virtio", name="org.qemu.guest_agent.0"), type="unix")
     # A socket that only QEMU's user and root can open: a port would show the screen to every user of the host.
-    yield element("graphics", element("listen", type="socket"), type="vnc")
+    # Every viewer shares the screen, also one that asks to have it alone.
+    yield element("graphics", element("listen", type="socket"), type="vnc", sharePolicy="ignore")
     video = {"vram": "16384"} if machine.video == "vga" else {}
     yield element("video", element("model", type=machine.video, heads="1", primary="yes", **video))
+    if machine.panic:
+        yield element("panic", model=machine.panic)
     yield element("memballoon", element("stats", period=str(BALLOON_SECONDS)), model="virtio")
     yield element("rng", element("backend", text="/dev/urandom", model="random"), model="virtio")
 
@@ -223,6 +207,11 @@ def place_key(device: Element) -> str:
     return " ".join(filter(None, (device.tag, device.get("type", ""), device.get("index", ""))))
 
 
+def _behind_root_ports(places: Mapping[str, Place]) -> dict[str, Place]:
+    """Return the places that this driver gives; others may have put a bridge behind a port, and devices on it."""
+    return {key: place for key, place in places.items() if not place.slot and not key.startswith("controller pci")}
+
+
 def _keep_places(devices: Iterable[Element], places: Mapping[str, Place]) -> Iterator[Element]:
     for device in devices:
         place = places.get(place_key(device))
@@ -231,19 +220,20 @@ def _keep_places(devices: Iterable[Element], places: Mapping[str, Place]) -> Ite
         yield device
 
 
-def _controllers(plan: DomainPlan, machine: _Machine, last_bus: int) -> Iterator[Element]:
+def _controllers(plan: DomainPlan, machine: Machine, last_bus: int) -> Iterator[Element]:
     yield element("controller", type="usb", model="none")
     yield element("controller", type="virtio-serial", index="0")
-    if machine.seed_bus == "scsi" and plan.seed:
+    if machine.disc_bus == "scsi":
         yield element("controller", type="scsi", index="0", model="virtio-scsi")
     # A port each for disks, NICs, the agent's channel, the balloon, the random numbers, and what else a machine needs.
-    fixed = 3 + (1 if plan.seed else 0) + (1 if machine.video == "virtio" else 0)
+    fixed = 3 + (1 if machine.disc_bus == "scsi" else 0) + (1 if machine.video == "virtio" else 0)
     yield element("controller", type="pci", index="0", model="pcie-root")
     for index in range(max(len(plan.disks) + len(plan.nics) + fixed + SPARE_PORTS, last_bus)):
         yield element("controller", type="pci", index=str(index + 1), model="pcie-root-port")
 
 
-def _disk(plan: DiskPlan, chain: tuple[Source, ...], index: int) -> Element:
+def build_disk(plan: DiskPlan, chain: tuple[Source, ...], index: int) -> Element:
+    """Return a disk, the `index`th of its domain, with all that backs it."""
     serial = re.sub(r"[^A-Za-z0-9_-]", "-", plan.id)[:SERIAL_LENGTH]
     return element(
         "disk",
@@ -278,15 +268,32 @@ def _backing(chain: tuple[Source, ...]) -> Element:
     )
 
 
-def _seed(source: Source, machine: _Machine) -> Element:
+def _seed(source: Source, machine: Machine) -> Element:
     return element(
         "disk",
         element("driver", name="qemu", type="raw"),
         _source(source),
         element("backingStore"),
-        element("target", dev="sda", bus=machine.seed_bus),
+        element("target", dev="sda", bus=machine.disc_bus),
         element("readonly"),
         type="block" if source.is_block else "file",
+        device="cdrom",
+    )
+
+
+def build_cdrom(arch: str, disc: Source | None) -> Element:
+    """Return the CD-ROM drive of an architecture; a disc in it starts the guest where no disk does."""
+    return element(
+        "disk",
+        element("driver", name="qemu", type="raw"),
+        _source(disc) if disc is not None else None,
+        element("backingStore") if disc is not None else None,
+        element("target", dev="sdb", bus=MACHINES[arch].disc_bus),
+        element("readonly"),
+        # SeaBIOS waits five seconds for an empty drive that it may start from.
+        element("boot", order=CDROM_ORDER) if disc is not None else None,
+        element("alias", name=CDROM_ALIAS),
+        type="block" if disc is not None and disc.is_block else "file",
         device="cdrom",
     )
 
@@ -334,12 +341,11 @@ def _letters(index: int) -> str:
 
 def build_probe(name: str, source: Source, arch: str, accelerator: str, cpu_model: str = "") -> str:
     """Return a small guest that boots a raw disk without writing to it, to see whether it comes up at all."""
-    machine = _MACHINES[arch]
     plan = DomainPlan(
         uid="", name=name, version=0, owner="", owner_label="", metadata="", arch=arch, cpus=1, memory_mib=PROBE_MIB,
         firmware="bios", accelerator=accelerator, disks=(), nics=(), seed="", console_log="",
     )  # fmt: skip
-    disk = _disk(DiskPlan("probe", "", "raw"), (source,), 0)
+    disk = build_disk(DiskPlan("probe", "", "raw"), (source,), 0)
     disk.append(element("readonly"))
     return render(
         element(
@@ -347,10 +353,10 @@ def build_probe(name: str, source: Source, arch: str, accelerator: str, cpu_mode
             element("name", text=name),
             element("memory", text=str(PROBE_MIB), unit="MiB"),
             element("vcpu", text="1"),
-            _system(plan, machine),
-            _features(plan),
-            _cpu(plan, machine, cpu_model),
-            _clock(plan),
+            build_system(plan),
+            build_features(plan),
+            build_cpu(plan, cpu_model),
+            build_clock(plan),
             element(
                 "devices",
                 disk,

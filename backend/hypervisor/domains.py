@@ -6,14 +6,14 @@ import time
 
 import libvirt
 
-from backend.errors import ConflictError, NotFoundError, TimedOutError
-from backend.hypervisor.domain_xml import Place, Placement, build_domain, read_owner
-from backend.hypervisor.errors import is_code
+from backend.errors import ConflictError, NotFoundError, RefusedError, TimedOutError
+from backend.hypervisor.domain_xml import Place, Placement, build_domain, build_machine, read_owner
+from backend.hypervisor.errors import is_code, is_lost, message_of
 from backend.hypervisor.link import Link
-from backend.hypervisor.live_xml import choose_places, read_places
+from backend.hypervisor.live_xml import choose_places, find_overlaid, read_places
 from backend.hypervisor.plan import DomainOwner, DomainPlan, ObservedDomain
 from backend.hypervisor.states import describe
-from backend.hypervisor.xml import NAMESPACE
+from backend.hypervisor.xml import NAMESPACE, parse
 from backend.text import sanitise
 
 # The first call after an update of QEMU waits until libvirt has probed it; with a /dev/kvm that QEMU's user cannot open
@@ -25,6 +25,9 @@ DESTROY_SECONDS = 45.0
 POLL_SECONDS = 0.1
 # A guest that was still booting may have missed the first press.
 PRESS_SECONDS = 5.0
+# A guest that shuts down ends its agent early on, unless it does not want to.
+REBOOT_SECONDS = 15.0
+_AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0']"
 _ACTIVE = frozenset(
     {
         libvirt.VIR_DOMAIN_RUNNING,
@@ -86,14 +89,14 @@ class Domains:
         """Return the domain of that name, or None."""
 
         def fetch(connection: libvirt.virConnect) -> ObservedDomain | None:
-            domain = _find_by_name(connection, name)
+            domain = find_by_name(connection, name)
             return None if domain is None else _look(domain)
 
         return self._link.observe(f"VM {name}", fetch)
 
     def owner_of(self, uid: str) -> DomainOwner:
         """Return who made a domain; raise NotFoundError."""
-        return self._link.observe(self.name(uid), lambda connection: _read_owner(self.require(connection, uid)))
+        return self._link.observe(self.name(uid), lambda connection: read_owner_of(self.require(connection, uid)))
 
     def ensure_defined(self, plan: DomainPlan, placement: Placement, cpu_model: str = "") -> None:
         """Define the domain, or define it anew; raise ConflictError where the name or the uuid is another's."""
@@ -104,28 +107,26 @@ class Domains:
             existing = find(connection, plan.uid)
             if existing is not None:
                 self.check_owner(existing, plan)
-            _check_name(connection, what, plan)
-            named = plan
-            if existing is not None and existing.name() != plan.name:
-                if existing.isActive():
-                    # libvirt renames none that is on; it gets its name when it is defined before its next start.
-                    named = plan._replace(name=existing.name())
-                else:
-                    existing.rename(plan.name)
+                _check_overlays(existing, plan, placement)
+            check_name(connection, plan)
+            if plan.secure_boot:
+                _check_firmware(connection, plan)
+            name = rename(existing, plan.name) if existing is not None else ""
             places = _read_places(existing) if existing is not None else {}
             try:
-                connection.defineXML(build_domain(named, placement, cpu_model, places))
+                domain = connection.defineXML(build_domain(plan, placement, cpu_model, places, name=name))
             except libvirt.libvirtError:
                 # Another process may have taken the name since.
-                _check_name(connection, what, plan)
+                check_name(connection, plan)
                 raise
+            set_autostart(domain, wanted=plan.autostart)
 
         self._link.control(what, define, DEFINE_SECONDS)
         self._names[plan.uid] = plan.name
 
     def check_owner(self, domain: libvirt.virDomain, plan: DomainPlan) -> None:
         """Raise ConflictError where a domain is another's than the plan's."""
-        _check_owner(f"VM {plan.name}", _read_owner(domain), plan.owner)
+        check_owner(f"VM {plan.name}", read_owner_of(domain), plan.owner)
 
     def ensure_running(self, uid: str) -> None:
         """Start the domain, or wake it, unless it runs."""
@@ -142,6 +143,26 @@ class Domains:
 
         self._link.control(self.name(uid), start, START_SECONDS)
 
+    def ensure_paused(self, uid: str) -> None:
+        """Have a domain stand still; raise ConflictError for one that is off."""
+
+        def suspend(connection: libvirt.virConnect) -> None:
+            domain = self.require(connection, uid)
+            state = domain.state()[0]
+            if state not in _ACTIVE - {libvirt.VIR_DOMAIN_CRASHED}:
+                raise ConflictError(self.name(uid), "it does not run", "start it first")
+            # One that its guest has put to sleep stands still already.
+            if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
+                return
+            try:
+                domain.suspend()
+            except libvirt.libvirtError:
+                # Another process may have been faster.
+                if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                    raise
+
+        self._link.control(self.name(uid), suspend)
+
     def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
         """Stop the domain by ACPI within the grace time, then, where `force`, at once; True when it is off."""
         try:
@@ -156,18 +177,24 @@ class Domains:
         return not self._is_active(uid)
 
     def reboot(self, uid: str, *, force: bool) -> None:
-        """Reboot a running domain by agent or ACPI, or by a reset; raise ConflictError for one that is off."""
+        """Reboot a running domain by agent or ACPI, or by a reset; raise ConflictError for one that is off.
 
-        def restart(connection: libvirt.virConnect) -> None:
+        Waits until an agent that was there is gone, so that nobody takes it for one of the guest that comes up.
+        """
+
+        def restart(connection: libvirt.virConnect) -> bool:
             domain = self.require(connection, uid)
             if domain.state()[0] not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
                 raise ConflictError(self.name(uid), "it does not run", "start it instead")
+            had_agent = _has_agent(domain)
             if force:
                 domain.reset()
             else:
                 domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT | libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
+            return had_agent
 
-        self._link.control(self.name(uid), restart, repeat=False)
+        if self._link.control(self.name(uid), restart, repeat=False):
+            self._await_agents_end(uid)
 
     def ensure_undefined(self, uid: str, owner: str) -> None:
         """Remove the domain with all that libvirt keeps for it; raise ConflictError for another's or a running one."""
@@ -177,13 +204,24 @@ class Domains:
             if domain is None:
                 return
             what = f"VM {sanitise(domain.name(), 100)}"
-            _check_owner(what, _read_owner(domain), owner)
+            check_owner(what, read_owner_of(domain), owner)
             if domain.isActive():
                 raise ConflictError(what, "it still runs", "stop it first")
             _undefine(domain)
 
         self._link.control(self.name(uid), undefine)
         self._names.pop(uid, None)
+
+    def _await_agents_end(self, uid: str) -> None:
+        """Wait until a guest's agent has let go of its channel, or the time is over."""
+
+        def look(connection: libvirt.virConnect) -> bool:
+            domain = find(connection, uid)
+            return domain is not None and bool(domain.isActive()) and _has_agent(domain)
+
+        ends = time.monotonic() + REBOOT_SECONDS
+        while time.monotonic() < ends and self._link.observe(self.name(uid), look):
+            time.sleep(POLL_SECONDS)
 
     def _power_off(self, uid: str, grace_seconds: float) -> bool:
         """Press the power button until the guest is off; False when the grace time ends first."""
@@ -228,6 +266,21 @@ class Domains:
                 raise
 
 
+def _has_agent(domain: libvirt.virDomain) -> bool:
+    """Return whether a guest's agent has its channel open."""
+    channel = parse(domain.XMLDesc()).find(_AGENT)
+    return channel is not None and channel.get("state") == "connected"
+
+
+def _check_overlays(domain: libvirt.virDomain, plan: DomainPlan, placement: Placement) -> None:
+    """Raise ConflictError where somebody put a file over a disk: without it, what was written since would be lost."""
+    own = [chain[0].path for chain in placement.disks]
+    top = find_overlaid(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), own)
+    if top:
+        why = f"another tool has put {sanitise(top, 200)} over its disk (an external snapshot)"
+        raise ConflictError(f"VM {plan.name}", why, f"merge it: virsh blockcommit {plan.name} vda --active --pivot")
+
+
 def _read_places(domain: libvirt.virDomain) -> dict[str, Place]:
     """Return where the devices of a domain stay: where its guest sees them now, else where it will."""
     next_start = read_places(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
@@ -239,7 +292,8 @@ def _look(domain: libvirt.virDomain) -> ObservedDomain:
     return describe(domain.UUIDString(), domain.name(), state, reason)
 
 
-def _find_by_name(connection: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+def find_by_name(connection: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+    """Return the handle of the domain of that name, or None; it is good for one call only."""
     try:
         return connection.lookupByName(name)
     except libvirt.libvirtError as error:
@@ -248,7 +302,8 @@ def _find_by_name(connection: libvirt.virConnect, name: str) -> libvirt.virDomai
         raise
 
 
-def _read_owner(domain: libvirt.virDomain) -> DomainOwner:
+def read_owner_of(domain: libvirt.virDomain) -> DomainOwner:
+    """Return who made a domain."""
     try:
         return read_owner(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
     except libvirt.libvirtError as error:
@@ -261,16 +316,46 @@ def _describe_owner(owner: DomainOwner) -> str:
     return f"belongs to {owner.label or owner.owner}" if owner.owner else "was made by no KC"
 
 
-def _check_owner(what: str, found: DomainOwner, wanted: str) -> None:
+def check_owner(what: str, found: DomainOwner, wanted: str) -> None:
+    """Raise ConflictError where a domain's owner is another than the one that wants to change it."""
     if found.owner != wanted:
         raise ConflictError(what, f"its domain {_describe_owner(found)}", "it is not touched; manage it there")
 
 
-def _check_name(connection: libvirt.virConnect, what: str, plan: DomainPlan) -> None:
-    namesake = _find_by_name(connection, plan.name)
+def check_name(connection: libvirt.virConnect, plan: DomainPlan) -> None:
+    """Raise ConflictError where another domain has a plan's name."""
+    namesake = find_by_name(connection, plan.name)
     if namesake is not None and namesake.UUIDString() != plan.uid:
-        owner = _describe_owner(_read_owner(namesake))
-        raise ConflictError(what, f"the name is taken by a domain of this host that {owner}", "choose another name")
+        why = f"the name is taken by a domain of this host that {_describe_owner(read_owner_of(namesake))}"
+        raise ConflictError(f"VM {plan.name}", why, "choose another name")
+
+
+def rename(domain: libvirt.virDomain, name: str) -> str:
+    """Give a domain its name, and return what it is called then.
+
+    libvirt renames none that is on: that gets its name when it is defined before its next start.
+    """
+    if domain.name() != name and not domain.isActive():
+        domain.rename(name)
+        return name
+    return domain.name()
+
+
+def set_autostart(domain: libvirt.virDomain, *, wanted: bool) -> None:
+    """Have libvirt start a domain with the host, or not."""
+    if bool(domain.autostart()) != wanted:
+        domain.setAutostart(int(wanted))
+
+
+def _check_firmware(connection: libvirt.virConnect, plan: DomainPlan) -> None:
+    """Raise RefusedError where the host has no firmware for a plan; libvirt 9.0 would say so at the start only."""
+    try:
+        connection.domainXMLToNative("qemu-argv", build_machine(plan))
+    except libvirt.libvirtError as error:
+        if is_lost(error) or "firmware" not in message_of(error):
+            raise
+        why = f"the host has no firmware with secure boot for {plan.arch}"
+        raise RefusedError(f"VM {plan.name}", why, "install it: `apt-get install ovmf qemu-efi-aarch64`") from error
 
 
 def _await_off_if_going(domain: libvirt.virDomain) -> None:

@@ -57,6 +57,11 @@ _LOST = frozenset(
         libvirt.VIR_ERR_OPERATION_FAILED,
     }
 )
+# Another job has the domain, the volume or the pool for now; or the QEMU that had the image has not quite ended.
+_BUSY = (
+    r"(?i)cannot acquire state change lock|asynchronous jobs running|still being allocated"
+    r"|failed to get (shared )?\".*\" lock"
+)
 _NO_ROOM = r"(?i)no space left|disk quota exceeded|not enough (free )?space|enospc"
 _HINTS: tuple[tuple[str, str], ...] = (
     (r"virtlogd", "start it: `virtlogd -d`, or `systemctl start virtlogd`"),
@@ -93,7 +98,8 @@ def translate(error: libvirt.libvirtError, what: str) -> KCError:
     if re.search(_NO_ROOM, why):
         return no_room(what, why)
     kind = _KINDS.get(error.get_error_code() or 0, FailedError)
-    return kind(what, why, _hint_for(why))
+    is_busy = is_code(error, libvirt.VIR_ERR_RESOURCE_BUSY) or re.search(_BUSY, why)
+    return kind(what, why, _hint_for(why), **({"transient": True} if is_busy else {}))
 
 
 def no_room(what: str, why: str) -> FailedError:

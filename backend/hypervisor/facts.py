@@ -13,6 +13,7 @@ import libvirt
 from backend.errors import KCError
 from backend.hypervisor.errors import is_lost
 from backend.hypervisor.link import Link
+from backend.hypervisor.machine_xml import MACHINES
 from backend.hypervisor.xml import attribute, child_text, parse
 from backend.paths import write_atomically
 from backend.text import sanitise
@@ -36,6 +37,13 @@ class Capabilities(NamedTuple):
     guest_archs: tuple[str, ...]
     kvm_archs: tuple[str, ...]
     has_virtualisation: bool
+
+
+class CpuChoice(NamedTuple):
+    """What CPUs guests of an architecture can have under an accelerator: modes and models by libvirt's names."""
+
+    modes: frozenset[str]
+    models: frozenset[str]
 
 
 class HostCache:
@@ -78,7 +86,7 @@ def read_capabilities(link: Link, cache: HostCache) -> Capabilities:
 
     what = f"libvirt {link.uri}"
     hostname, libvirt_version, qemu_version, memory_mib, cpus = link.observe(what, greet, CAPABILITIES_SECONDS)
-    key: list[object] = [hostname, libvirt_version, qemu_version, *machine_state(link)]
+    key = _make_key(link, hostname, libvirt_version, qemu_version)
     name = f"capabilities {link.uri}"
     stored = cache.load(name, key)
     if not isinstance(stored, dict):
@@ -96,6 +104,29 @@ def read_capabilities(link: Link, cache: HostCache) -> Capabilities:
         kvm_archs=tuple(stored.get("kvmArchs", ())),
         has_virtualisation=bool(stored.get("hasVirtualisation")),
     )
+
+
+def read_cpu_choice(link: Link, cache: HostCache, arch: str, accelerator: str) -> CpuChoice:
+    """Return what CPUs guests can have; asks the daemon only where host or versions have changed."""
+
+    def greet(connection: libvirt.virConnect) -> tuple[str, int, int]:
+        return sanitise(connection.getHostname(), 255), connection.getLibVersion(), connection.getVersion()
+
+    def ask(connection: libvirt.virConnect) -> str:
+        return connection.getDomainCapabilities(None, arch, MACHINES[arch].machine, accelerator)
+
+    what = f"libvirt {link.uri}"
+    key = _make_key(link, *link.observe(what, greet, CAPABILITIES_SECONDS))
+    name = f"cpus {arch} {accelerator} {link.uri}"
+    stored = cache.load(name, key)
+    if not isinstance(stored, dict):
+        stored = _read_cpu_choice(link.observe(what, ask, CAPABILITIES_SECONDS))
+        cache.store(name, key, stored)
+    return CpuChoice(frozenset(stored.get("modes", ())), frozenset(stored.get("models", ())))
+
+
+def _make_key(link: Link, hostname: str, libvirt_version: int, qemu_version: int) -> list[object]:
+    return [hostname, libvirt_version, qemu_version, *machine_state(link)]
 
 
 def machine_state(link: Link) -> list[object]:
@@ -150,4 +181,15 @@ def _read_capabilities(xml: str) -> dict[str, Any]:
         "guestArchs": sorted(guests),
         "kvmArchs": sorted(arch for arch, kinds in guests.items() if "kvm" in kinds),
         "hasVirtualisation": bool(features & {"vmx", "svm"}),
+    }
+
+
+def _read_cpu_choice(xml: str) -> dict[str, list[str]]:
+    cpu = parse(xml).find("cpu")
+    modes = cpu.findall("mode[@supported='yes']") if cpu is not None else []
+    models = cpu.findall("mode[@name='custom'][@supported='yes']/model") if cpu is not None else []
+    return {
+        "modes": sorted(mode.get("name", "") for mode in modes),
+        # Of emulated CPUs of other architectures it is not known beforehand.
+        "models": sorted((model.text or "").strip() for model in models if model.get("usable") != "no"),
     }

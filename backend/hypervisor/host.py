@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 from backend.errors import FailedError
 from backend.hypervisor.plan import (
     Address,
+    Difference,
     DomainOwner,
     DomainPlan,
+    FoundDomain,
     HostFacts,
     NetworkPlan,
     ObservedDomain,
     ObservedNetwork,
     Sample,
+    Snapshot,
     Volume,
 )
 from backend.hypervisor.protocol import Hint, Hypervisor
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from backend.hypervisor.facts import HostCache
     from backend.hypervisor.link import Link
     from backend.hypervisor.networks import Networks
+    from backend.hypervisor.snapshots import Snapshots
     from backend.hypervisor.subscription import Subscriptions
     from backend.hypervisor.volumes import Volumes
 
@@ -186,8 +190,12 @@ class LibvirtHost:
 
     def ensure_defined(self, plan: DomainPlan) -> None:
         """Define the domain."""
-        model = self._accelerators.choose(plan.arch, None).cpu_model if plan.accelerator == "kvm" else ""
-        self._domains.ensure_defined(plan, self._volumes.place(plan), model)
+        if plan.adopted:
+            from backend.hypervisor.adoption import redefine
+
+            redefine(self._link, self._domains, plan)
+            return
+        self._domains.ensure_defined(plan, self._volumes.place(plan), self._accelerators.choose_cpu(plan))
 
     def apply_live(self, plan: DomainPlan) -> tuple[str, ...]:
         """Bring a domain that is on near to the plan; return what waits for its next start."""
@@ -198,9 +206,37 @@ class LibvirtHost:
 
         return LiveChange(self._link, self._domains, plan, self._volumes.place(plan)).apply()
 
+    def differences(self, plan: DomainPlan) -> tuple[Difference, ...]:
+        """Return where the persistent definition is not what a plan says."""
+        from backend.hypervisor.drift import find_drift
+
+        return find_drift(self._link, self._domains, plan, self._volumes.place(plan))
+
+    def find_adoptable(self, name: str) -> FoundDomain | None:
+        """Return what KC could manage of a domain."""
+        from backend.hypervisor.adoption import find_adoptable
+
+        return find_adoptable(self._link, name)
+
+    def adopt(self, uid: str, plan: DomainPlan) -> None:
+        """Put KC's label on a domain that has none."""
+        from backend.hypervisor.adoption import adopt
+
+        adopt(self._link, self._domains, uid, plan)
+
+    def disown(self, uid: str, owner: str) -> None:
+        """Take KC's label off a domain."""
+        from backend.hypervisor.adoption import disown
+
+        disown(self._link, self._domains, uid, owner)
+
     def ensure_running(self, uid: str) -> None:
         """Start the domain unless it runs."""
         self._domains.ensure_running(uid)
+
+    def ensure_paused(self, uid: str) -> None:
+        """Have a domain that is on stand still."""
+        self._domains.ensure_paused(uid)
 
     def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
         """Stop the domain; True when it is off."""
@@ -220,6 +256,24 @@ class LibvirtHost:
 
         return open_console(self._link, self._domains, uid)
 
+    def display(self, uid: str) -> ConsoleStream:
+        """Open a domain's screen."""
+        from backend.hypervisor.display import open_display
+
+        return open_display(self._link, self._domains, uid)
+
+    def display_address(self, uid: str) -> str:
+        """Return where a domain's screen is."""
+        from backend.hypervisor.display import find_address
+
+        return find_address(self._link, self._domains, uid)
+
+    def screenshot(self, uid: str) -> bytes:
+        """Return a picture of a domain's screen as PNG."""
+        from backend.hypervisor.display import take_picture
+
+        return take_picture(self._link, self._domains, uid)
+
     def agent_answers(self, uid: str) -> bool:
         """Return whether the guest agent answers."""
         from backend.hypervisor.guest import answers
@@ -231,6 +285,29 @@ class LibvirtHost:
         from backend.hypervisor.guest import find_addresses
 
         return find_addresses(self._link, self._domains, uid)
+
+    # --- snapshots
+    @_Part
+    def _snapshots(self) -> Snapshots:
+        from backend.hypervisor.snapshots import Snapshots
+
+        return Snapshots(self._link, self._domains, self._volumes)
+
+    def list_snapshots(self, uid: str) -> list[Snapshot]:
+        """Return a domain's snapshots."""
+        return self._snapshots.list_all(uid)
+
+    def take_snapshot(self, uid: str, name: str, description: str = "") -> Snapshot:
+        """Take a snapshot of a domain."""
+        return self._snapshots.take(uid, name, description)
+
+    def restore_snapshot(self, uid: str, name: str) -> None:
+        """Bring a domain back to a snapshot."""
+        self._snapshots.restore(uid, name)
+
+    def ensure_snapshot_gone(self, uid: str, name: str) -> None:
+        """Remove a snapshot."""
+        self._snapshots.ensure_gone(uid, name)
 
     # --- networks
     def leases(self, networks: list[str]) -> list[Address]:
@@ -287,6 +364,20 @@ class LibvirtHost:
     def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
         """Make a qcow2 volume over another."""
         return self._volumes.ensure_overlay(name, base=base, base_format=base_format, capacity_bytes=capacity_bytes)
+
+    def ensure_blank(self, name: str, capacity_bytes: int) -> Volume:
+        """Make an empty qcow2 volume."""
+        return self._volumes.ensure_blank(name, capacity_bytes)
+
+    def ensure_capacity(self, name: str, capacity_bytes: int) -> Volume:
+        """Grow a volume that no running domain has open."""
+        return self._volumes.ensure_capacity(name, capacity_bytes)
+
+    def ensure_copy(self, name: str, source: str, *, report: Callable[[int, int], None] | None = None) -> Volume:
+        """Copy a volume, also one that a running domain has open."""
+        from backend.hypervisor.copying import copy_volume
+
+        return copy_volume(self._link, self._domains, self._volumes, name, source, report)
 
     def upload(
         self,

@@ -184,7 +184,8 @@ class _Explaining:
         if not self._link.answers(self._other):
             return unreachable(self._link.uri, f"it did not answer within {self._deadline:.0f} s")
         if not started:
-            return TimedOutError(self._what, "the host is busy with earlier calls", "try again in a moment")
+            why = "the host is busy with earlier calls"
+            return TimedOutError(self._what, why, "try again in a moment", transient=True)
         return TimedOutError(
             self._what,
             f"no answer within {self._deadline:.0f} s",

@@ -1,53 +1,53 @@
-"""What a domain is, read from its XML, and how that differs from a plan."""
+"""What a domain that is on is, read from its XML, and how that differs from a plan."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from backend.hypervisor.domain_xml import Place, Placement, build_address, build_interface, place_key
-from backend.hypervisor.plan import DomainPlan, NicPlan
-from backend.hypervisor.xml import attribute, child_text, element, parse, render
+from backend.hypervisor.domain_xml import CDROM_ALIAS, Place, Placement, place_key
+from backend.hypervisor.live_devices_xml import LiveDisk, LiveNic, disk_alias, is_same, read_disk, read_nic
+from backend.hypervisor.machine_xml import maximum_memory
+from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
+from backend.hypervisor.xml import attribute, child_text, parse
 from backend.text import sanitise
 
 _KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20}
 _FIRMWARE_TYPES = ("pflash", "efi")
-
-
-class LiveNic(NamedTuple):
-    """A NIC: `kind` and `source` as in a plan (`network` or `bridge` and its name, else the kind alone)."""
-
-    mac: str
-    alias: str
-    kind: str
-    source: str
-    mtu: int
-    is_up: bool
-    xml: str
-
-    @property
-    def id(self) -> str:
-        """Its id in a plan, else what libvirt calls it."""
-        return self.alias.removeprefix("ua-") or self.mac
+# What KC has networks for; any other NIC of an adopted domain is its maker's.
+_MANAGED_KINDS = ("network", "bridge")
 
 
 class LiveDomain(NamedTuple):
-    """A domain; memory in MiB, `disks` the ids by path, `maximum_*` what it can have without a start."""
+    """A domain; memory in MiB, `maximum_*` what it can have without a start, `minimum_cpus` what it cannot give up.
+
+    `targets` are what libvirt calls its disks and drives, `cdrom` is the drive of the plan's disc. A `silent_balloon`
+    is one whose driver in the guest has told nothing yet, because the guest still boots or has none.
+    """
 
     name: str
     cpus: int
     maximum_cpus: int
+    minimum_cpus: int
     memory_mib: int
     maximum_memory_mib: int
+    has_balloon: bool
     firmware: str
-    disks: Mapping[str, str]
+    disks: tuple[LiveDisk, ...]
+    cdrom: LiveDisk | None
+    targets: frozenset[str]
     nics: tuple[LiveNic, ...]
+    silent_balloon: bool = False
 
     def find_nic(self, nic: NicPlan) -> LiveNic | None:
         """Return the NIC of a plan, which its MAC identifies."""
         return next((one for one in self.nics if one.mac == nic.mac.lower()), None)
+
+    def find_disk(self, path: str) -> LiveDisk | None:
+        """Return the disk that has a volume open."""
+        return next((one for one in self.disks if one.path == path), None)
 
 
 def read_live(xml: str) -> LiveDomain:
@@ -55,19 +55,25 @@ def read_live(xml: str) -> LiveDomain:
     root = parse(xml)
     vcpu = root.find("vcpu")
     maximum = int(child_text(root, "vcpu") or 1)
+    cpus = int(vcpu.get("current", maximum)) if vcpu is not None else maximum
     memory = _mib(root.find("memory"))
     loader = attribute(root, "os/loader", "type")
     system = root.find("os")
     is_uefi = loader in _FIRMWARE_TYPES or (system is not None and system.get("firmware") == "efi")
+    drives = [read_disk(item) for item in root.findall("devices/disk")]
     return LiveDomain(
         name=child_text(root, "name"),
-        cpus=int(vcpu.get("current", maximum)) if vcpu is not None else maximum,
+        cpus=cpus,
         maximum_cpus=maximum,
+        minimum_cpus=_count_fixed_cpus(root, cpus),
         memory_mib=_mib(root.find("currentMemory")) or memory,
         maximum_memory_mib=memory,
+        has_balloon=attribute(root, "devices/memballoon", "model") not in ("", "none"),
         firmware="uefi" if is_uefi else "bios",
-        disks=dict(_read_disks(root)),
-        nics=tuple(_read_nic(item) for item in root.findall("devices/interface")),
+        disks=tuple(drive for drive in drives if drive.kind == "disk"),
+        cdrom=next((drive for drive in drives if drive.kind == "cdrom" and drive.alias == CDROM_ALIAS), None),
+        targets=frozenset(drive.target for drive in drives),
+        nics=tuple(read_nic(item) for item in root.findall("devices/interface")),
     )
 
 
@@ -86,57 +92,67 @@ def find_differences(live: LiveDomain, plan: DomainPlan, placement: Placement) -
     """Yield what of a plan a domain has not, in the words of `Hypervisor.apply_live`."""
     if live.cpus != plan.cpus:
         yield "cpus"
-    if live.memory_mib != plan.memory_mib:
+    if live.memory_mib != plan.memory_mib and not is_memory_on_its_way(live, plan):
         yield "memory"
-    if live.firmware != plan.firmware:
+    if live.firmware != plan.firmware and not plan.adopted:
         yield "firmware"
     if live.name != plan.name:
         yield "name"
-    nics = [nic.id or nic.mac for nic in plan.nics if not is_same(live.find_nic(nic), nic)]
-    nics += [nic.id for nic in find_surplus(live, plan) if nic.id not in nics]
+    nics = [nic.id or nic.mac for nic in plan.nics if not is_same(live.find_nic(nic), nic, adopted=plan.adopted)]
+    nics += [nic.id for nic in find_surplus_nics(live, plan) if nic.id not in nics]
     yield from (f"nic:{sanitise(name)}" for name in nics)
-    wanted = {chain[0].path: disk.id for disk, chain in zip(plan.disks, placement.disks, strict=True)}
-    paths = wanted.keys() ^ live.disks.keys()
-    names = {side[path] for side in (wanted, live.disks) for path in paths if path in side}
-    yield from (f"disk:{sanitise(name)}" for name in sorted(names))
+    if plan.adopted:
+        return
+    yield from (f"disk:{sanitise(name)}" for name in dict.fromkeys(_different_disks(live, plan, placement)))
+    disc = placement.cdrom.path if placement.cdrom is not None else ""
+    if disc != (live.cdrom.path if live.cdrom is not None else ""):
+        yield "cdrom"
 
 
-def find_surplus(live: LiveDomain, plan: DomainPlan) -> list[LiveNic]:
+def is_memory_on_its_way(live: LiveDomain, plan: DomainPlan) -> bool:
+    """Return whether another start would change nothing: a guest that is told before it has booted does so after it."""
+    return live.silent_balloon and live.maximum_memory_mib == maximum_memory(plan)
+
+
+def find_surplus_nics(live: LiveDomain, plan: DomainPlan) -> list[LiveNic]:
     """Return the NICs that a plan has not."""
     wanted = {nic.mac.lower() for nic in plan.nics}
-    return [nic for nic in live.nics if nic.mac not in wanted]
+    return [
+        nic for nic in live.nics if nic.mac not in wanted and (not plan.adopted or nic.kind in _MANAGED_KINDS)
+    ]  # fmt: skip
 
 
-def is_same(found: LiveNic | None, nic: NicPlan) -> bool:
-    """Return whether a NIC is as a plan has it."""
-    return found is not None and is_in_place(found, nic) and (found.kind == "user" or found.mtu == nic.mtu)
+def find_surplus_disks(live: LiveDomain, plan: DomainPlan, placement: Placement) -> list[LiveDisk]:
+    """Return the disks that can go: those that a plan has not, but never the one that the guest was started from.
+
+    One of the same name with another volume under it, as during a copy, is somebody's work, and stays.
+    """
+    paths = {chain[0].path for chain in placement.disks}
+    aliases = {disk_alias(disk) for disk in plan.disks}
+    return [
+        disk for disk in live.disks if disk.path not in paths and disk.alias not in aliases and not disk.is_boot
+    ]  # fmt: skip
 
 
-def is_in_place(found: LiveNic, nic: NicPlan) -> bool:
-    """Return whether a NIC is where a plan has it, with its line up."""
-    return (found.kind, found.source) == _target(nic) and found.is_up
+def find_missing_disks(live: LiveDomain, plan: DomainPlan, placement: Placement) -> list[int]:
+    """Return which disks of a plan can come, by their index: all but the first that are not there."""
+    aliases = {disk.alias for disk in live.disks}
+    return [
+        index
+        for index, (disk, chain) in enumerate(zip(plan.disks, placement.disks, strict=True))
+        if index and live.find_disk(chain[0].path) is None and disk_alias(disk) not in aliases
+    ]
 
 
-def move_nic(found: LiveNic, nic: NicPlan, *, is_up: bool) -> str:
-    """Return the XML of a NIC on the network that a plan has it on, all else as it is."""
-    moved = parse(found.xml)
-    for tag in ("source", "link", "virtualport", "backenddomain"):
-        for item in moved.findall(tag):
-            moved.remove(item)
-    kind, source = _target(nic)
-    moved.set("type", kind)
-    if source:
-        moved.append(element("source", **{kind: source}))
-    moved.append(element("link", state="up" if is_up else "down"))
-    return render(moved)
+def find_small_disks(live: LiveDomain, plan: DomainPlan, placement: Placement) -> list[tuple[LiveDisk, DiskPlan]]:
+    """Return the disks that a plan wants larger, with what it wants; one that is larger stays."""
+    found = [(live.find_disk(chain[0].path), disk) for disk, chain in zip(plan.disks, placement.disks, strict=True)]
+    return [(one, disk) for one, disk in found if one is not None and is_small(one, disk)]
 
 
-def add_nic(nic: NicPlan, place: Place | None) -> str:
-    """Return the XML of a new NIC, at a place where one is given."""
-    device = build_interface(nic)
-    if place is not None:
-        device.append(build_address(place))
-    return render(device)
+def is_small(found: LiveDisk, disk: DiskPlan) -> bool:
+    """Return whether a disk that was measured is smaller than a plan has it."""
+    return 0 < found.size_bytes < disk.capacity_bytes
 
 
 def choose_places(now: Mapping[str, Place], next_start: Mapping[str, Place]) -> dict[str, Place]:
@@ -148,9 +164,9 @@ def choose_places(now: Mapping[str, Place], next_start: Mapping[str, Place]) -> 
     return chosen
 
 
-def find_place(xml: str, mac: str, next_start: Mapping[str, Place]) -> Place | None:
-    """Return the place that a NIC will have after the next start, where a running domain has it free."""
-    place = next_start.get(mac.lower())
+def find_place(xml: str, key: str, next_start: Mapping[str, Place]) -> Place | None:
+    """Return the place that a device (`place_key`) has after the next start, where a running domain has it free."""
+    place = next_start.get(key)
     if place is None:
         return None
     root = parse(xml)
@@ -159,36 +175,41 @@ def find_place(xml: str, mac: str, next_start: Mapping[str, Place]) -> Place | N
     return place if place.bus in ports - taken else None
 
 
-def _target(nic: NicPlan) -> tuple[str, str]:
-    if nic.bridge:
-        return "bridge", nic.bridge
-    return ("network", nic.network) if nic.network else ("user", "")
+def _different_disks(live: LiveDomain, plan: DomainPlan, placement: Placement) -> Iterator[str]:
+    paths: Sequence[str] = [chain[0].path for chain in placement.disks]
+    for path, disk in zip(paths, plan.disks, strict=True):
+        found = live.find_disk(path)
+        if found is None or is_small(found, disk):
+            yield disk.id
+    yield from (disk.id for disk in live.disks if disk.path not in paths)
 
 
-def _read_nic(item: Element) -> LiveNic:
-    network, bridge = attribute(item, "source", "network"), attribute(item, "source", "bridge")
-    # A running NIC on a libvirt network tells the network and the bridge behind it.
-    kind, source = ("network", network) if network else ("bridge", bridge) if bridge else (item.get("type", ""), "")
-    mtu = attribute(item, "mtu", "size")
-    return LiveNic(
-        mac=attribute(item, "mac", "address").lower(),
-        alias=attribute(item, "alias", "name"),
-        kind=kind,
-        source=source,
-        mtu=int(mtu) if mtu.isdecimal() else 0,
-        is_up=attribute(item, "link", "state") != "down",
-        xml=render(item),
-    )
+def find_overlaid(xml: str, paths: Iterable[str]) -> str:
+    """Return the path of a domain's disk that lies over one of `paths`; empty where none does."""
+    below = set(paths)
+    for disk in parse(xml).findall("devices/disk"):
+        if any(_path(store) in below for store in disk.iterfind(".//backingStore")):
+            top = _path(disk)
+            if top not in below:
+                return top
+    return ""
 
 
-def _read_disks(root: Element) -> Iterator[tuple[str, str]]:
-    for item in root.findall("devices/disk"):
-        if item.get("device", "disk") == "disk":
-            alias = re.sub(r"^ua-(disk-)?", "", attribute(item, "alias", "name"))
-            yield place_key(item), alias or attribute(item, "target", "dev")
+def _path(item: Element) -> str:
+    return attribute(item, "source", "file") or attribute(item, "source", "dev")
+
+
+def _count_fixed_cpus(root: Element, cpus: int) -> int:
+    """Return how many CPUs a domain was started with that it cannot give up; without a list of them, all.
+
+    An emulated CPU goes without QEMU's word to libvirt (QEMU 7.2), which then never gives it back: none is asked for.
+    """
+    listed = root.findall("vcpus/vcpu") if root.get("type") != "qemu" else []
+    fixed = [item for item in listed if item.get("enabled") == "yes" and item.get("hotpluggable") != "yes"]
+    return len(fixed) if listed else cpus
 
 
 def _mib(item: Element | None) -> int:
-    if item is None or not (item.text or "").strip().isdecimal():
-        return 0
-    return int(int(item.text or 0) * _KIB.get(item.get("unit", "KiB"), 1)) // 1024
+    text = ((item.text if item is not None else "") or "").strip()
+    unit = item.get("unit", "KiB") if item is not None else "KiB"
+    return int(int(text) * _KIB.get(unit, 1)) // 1024 if re.fullmatch(r"[0-9]+", text) else 0

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import BinaryIO
 
-from backend.errors import ConflictError, FailedError, KCError, NotFoundError, RefusedError
-from backend.hypervisor.memory_guest import MemoryConsole, MemoryDomain
-from backend.hypervisor.memory_networks import MemoryNetworks
+from backend.errors import ConflictError, KCError, NotFoundError
+from backend.hypervisor.domain_xml import check_plan
+from backend.hypervisor.memory_guest import FOLDER, MemoryConsole, MemoryDomain, as_started
+from backend.hypervisor.memory_life import MemoryLife
 from backend.hypervisor.plan import (
     Address,
     DomainOwner,
@@ -26,32 +26,22 @@ from backend.hypervisor.protocol import Hint
 
 __all__ = ["MemoryConsole", "MemoryDomain", "MemoryHypervisor", "fail_with"]
 
-CHUNK_BYTES = 1 << 20
-OVERLAY_BYTES = 196_608
 
-
-class MemoryHypervisor(MemoryNetworks):
+class MemoryHypervisor(MemoryLife):
     """One host in memory.
 
     `fail` may be set to a function that is called with each call's name and raises what is to go wrong. `boot_text` is
     what a started guest says on its console; `boots` says whether a started guest gets its addresses and its agent, and
-    hears the power button. `domains`, `networks` and `volumes` may be changed from outside.
+    hears the power button; its agent is away for `reboot_seconds` when it boots again. `domains`, `networks` and
+    `volumes` may be changed from outside, and a definition with `tamper`.
     """
 
     def __init__(self, *, capacity_bytes: int = 1 << 40) -> None:
-        super().__init__()
+        super().__init__(capacity_bytes)
         self.uri = "memory:///"
-        self.volumes: dict[str, tuple[Volume, bytes]] = {}
-        self.capacity_bytes = capacity_bytes
         self.boot_text = b"KC starter: up\r\n# "
         self.boots = True
-        self._bases: dict[str, str] = {}
-
-    def _domain(self, uid: str) -> MemoryDomain:
-        try:
-            return self.domains[uid]
-        except KeyError:
-            raise NotFoundError(f"domain {uid}", "the host has no such domain") from None
+        self.reboot_seconds = 0.05
 
     # --- host
     def facts(self) -> HostFacts:
@@ -105,12 +95,13 @@ class MemoryHypervisor(MemoryNetworks):
     def owner_of(self, uid: str) -> DomainOwner:
         """Return who made a domain."""
         self._enter("owner_of")
-        plan = self._domain(uid).now()
-        return DomainOwner() if plan is None else DomainOwner(plan.owner, plan.owner_label, plan.version)
+        return self._domain(uid).owner()
 
     def ensure_defined(self, plan: DomainPlan) -> None:
         """Define the domain."""
         self._enter("ensure_defined")
+        if not plan.adopted:
+            check_plan(plan)
         with self._guard:
             self._check_volumes(plan)
             domain = self.domains.get(plan.uid)
@@ -121,6 +112,8 @@ class MemoryHypervisor(MemoryNetworks):
                     why = f"the name is taken by a domain of this host that {other.describe_owner()}"
                     raise ConflictError(f"VM {plan.name}", why, "choose another name")
             if domain is None:
+                if plan.adopted:
+                    raise NotFoundError(f"VM {plan.name}", "the host has its domain no more", "KC did not make it")
                 self.domains[plan.uid] = MemoryDomain(plan.uid, plan.name, plan)
             else:
                 domain.define(plan)
@@ -133,12 +126,12 @@ class MemoryHypervisor(MemoryNetworks):
             domain = self.domains.get(plan.uid)
             if domain is None or not domain.is_on:
                 return ()
+            self._check_volumes(plan)
             domain.check_owner(plan.owner)
-            present = {(nic.mac, nic.network) for nic in (domain.now() or plan).nics}
-            for nic in plan.nics:
-                if (nic.mac, nic.network) not in present and nic.network and nic.network not in self.networks:
-                    raise NotFoundError(f"network {nic.network}", "the host has no such libvirt network")
+            self._check_networks(domain.now() or plan, plan)
             waiting = domain.apply(plan)
+            for disk in plan.disks:
+                self._grow(disk.volume, disk.capacity_bytes)
             if domain.agent:
                 known = {address.mac: address for address in domain.addresses}
                 domain.addresses = []
@@ -153,14 +146,6 @@ class MemoryHypervisor(MemoryNetworks):
         free = (f"192.168.{150 + number // 250 % 100}.{2 + number % 250}" for number in numbers)
         return Address(next(address for address in free if address not in taken), 24, "ipv4", mac, "lease")
 
-    def _check_volumes(self, plan: DomainPlan) -> None:
-        for name in (plan.seed, *(name for disk in plan.disks for name in (disk.volume, disk.base_volume))):
-            if name and name not in self.volumes:
-                raise NotFoundError(f"volume {name}", "it is not in the pool")
-        for disk in plan.disks:
-            if disk.base_volume and self._bases.get(disk.volume, disk.base_volume) != disk.base_volume:
-                raise FailedError(f"volume {disk.volume}", f"it is no overlay of {disk.base_volume}")
-
     def ensure_running(self, uid: str) -> None:
         """Start the domain; with `boots`, it has its addresses and its agent at once."""
         self._enter("ensure_running")
@@ -171,16 +156,32 @@ class MemoryHypervisor(MemoryNetworks):
             was_paused = domain.power == "paused"
             domain.power, domain.reason = "running", ""
             if domain.plan is not None and not was_paused:
-                domain.live, domain.name = domain.plan, domain.plan.name
+                domain.live, domain.name = as_started(domain.plan), domain.plan.name
                 self._boot(domain, domain.plan)
         self._tell("domain", uid)
 
-    def _boot(self, domain: MemoryDomain, plan: DomainPlan) -> None:
+    def _boot(self, domain: MemoryDomain, plan: DomainPlan | None) -> None:
         self.say(domain.uid, self.boot_text)
-        if self.boots:
-            domain.agent, domain.addresses = True, []
-            for nic in plan.nics:
-                domain.addresses.append(self._give_address(nic.mac))
+        domain.agent, domain.addresses, domain.answers_at = self.boots, [], 0.0
+        for nic in plan.nics if self.boots and plan is not None else ():
+            domain.addresses.append(self._give_address(nic.mac))
+
+    def ensure_paused(self, uid: str) -> None:
+        """Have a domain that is on stand still."""
+        self._enter("ensure_paused")
+        with self._guard:
+            domain = self._domain(uid)
+            self._check_on(domain, "it is off")
+            domain.power, domain.reason = "paused", ""
+        self._tell("domain", uid)
+
+    def restart_host(self) -> None:
+        """Have all domains off, and those on again that are to start with the host."""
+        with self._guard:
+            for domain in self.domains.values():
+                self.set_power(domain.uid, "stopped")
+                if domain.plan is not None and domain.plan.autostart:
+                    self.ensure_running(domain.uid)
 
     def say(self, uid: str, text: bytes) -> None:
         """Have a guest say something on its console."""
@@ -190,7 +191,7 @@ class MemoryHypervisor(MemoryNetworks):
                 name = domain.plan.console_log
                 text_before = self.volumes[name][1] if name in self.volumes else b""
                 size = len(text_before) + len(text)
-                self.volumes[name] = (Volume(name, f"/memory/{name}", "raw", size, size), text_before + text)
+                self.volumes[name] = (Volume(name, f"{FOLDER}{name}", "raw", size, size), text_before + text)
             if domain.console is not None:
                 domain.console.say(text)
 
@@ -210,21 +211,21 @@ class MemoryHypervisor(MemoryNetworks):
         with self._guard:
             domain = self._domain(uid)
             domain.power, domain.reason = power, reason
-            if power != "running":
-                domain.agent, domain.addresses = False, []
-            if power in ("stopped", "crashed"):
-                domain.live = None
-                domain.end_console()
+            if not domain.is_on:
+                domain.agent, domain.addresses, domain.live = False, [], None
+                domain.end_streams()
         self._tell("domain", uid)
 
     def reboot(self, uid: str, *, force: bool) -> None:
-        """Reboot a running domain; a guest that has not booted hears only force."""
+        """Reboot a running domain; a guest that has not booted hears only force, and the agent is away for a moment."""
         self._enter("reboot")
-        domain = self._domain(uid)
-        if domain.power != "running":
-            raise ConflictError(f"VM {domain.name}", "it does not run", "start it instead")
-        if domain.agent or force:
-            self.say(uid, self.boot_text)
+        with self._guard:
+            domain = self._domain(uid)
+            if domain.power != "running":
+                raise ConflictError(f"VM {domain.name}", "it does not run", "start it instead")
+            if domain.agent or force:
+                self._boot(domain, domain.now())
+                domain.answers_at = time.monotonic() + self.reboot_seconds
         self._tell("domain", uid)
 
     def ensure_undefined(self, uid: str, owner: str) -> None:
@@ -245,16 +246,16 @@ class MemoryHypervisor(MemoryNetworks):
         self._enter("console")
         with self._guard:
             domain = self._domain(uid)
-            if domain.power not in ("running", "paused"):
-                raise ConflictError(f"VM {domain.name}", "it is off and has no console", "start it first")
-            domain.end_console()
+            self._check_on(domain, "it is off and has no console")
+            if domain.console is not None:
+                domain.console.close()
             domain.console = MemoryConsole(typed=lambda data: self.say(uid, data.replace(b"\r", b"\r\n# ")))
             return domain.console
 
     def agent_answers(self, uid: str) -> bool:
-        """Return whether the guest has booted."""
+        """Return whether the guest has booted and runs."""
         self._enter("agent_answers")
-        return self._domain(uid).agent
+        return self._domain(uid).agent_answers
 
     def addresses(self, uid: str) -> list[Address]:
         """Return a guest's addresses."""
@@ -277,114 +278,7 @@ class MemoryHypervisor(MemoryNetworks):
         self._enter("samples")
         now = time.monotonic()
         with self._guard:
-            return [_sample(domain, now) for domain in self.domains.values()]
-
-    # --- volumes
-    def ensure_pool(self) -> None:
-        """Do nothing: there is one pool."""
-        self._enter("ensure_pool")
-
-    def free_bytes(self) -> int:
-        """Return what is left of the capacity."""
-        self._enter("free_bytes")
-        return self.capacity_bytes - sum(len(data) for _, data in self.volumes.values())
-
-    def find_volume(self, name: str) -> Volume | None:
-        """Return one volume, or None."""
-        self._enter("find_volume")
-        found = self.volumes.get(name)
-        return found[0] if found is not None and found[0].whole else None
-
-    def list_volumes(self, prefix: str = "") -> list[Volume]:
-        """Return the volumes whose names begin with `prefix`."""
-        self._enter("list_volumes")
-        with self._guard:
-            return [volume for name, (volume, _) in sorted(self.volumes.items()) if name.startswith(prefix)]
-
-    def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
-        """Make a volume over another."""
-        self._enter("ensure_overlay")
-        with self._guard:
-            if name not in self.volumes:
-                if base not in self.volumes:
-                    raise NotFoundError(f"volume {base}", "it is not in the pool", "upload the image again")
-                if base_format == "raw" and capacity_bytes < self.volumes[base][0].capacity_bytes:
-                    raise RefusedError(f"volume {name}", "the disk is smaller than its image", "give it more room")
-                volume = Volume(name, f"/memory/{name}", "qcow2", capacity_bytes, OVERLAY_BYTES)
-                self.volumes[name] = (volume, b"")
-                self._bases[name] = base
-            return self.volumes[name][0]
-
-    def upload(
-        self,
-        name: str,
-        source: BinaryIO,
-        size_bytes: int,
-        *,
-        volume_format: str = "raw",
-        report: Callable[[int], None] | None = None,
-    ) -> Volume:
-        """Keep the bytes."""
-        self._enter("upload")
-        self.volumes.pop(name, None)
-        data = bytearray()
-        source.seek(0)
-        while len(data) < size_bytes:
-            chunk = source.read(min(CHUNK_BYTES, size_bytes - len(data)))
-            if not chunk:
-                raise FailedError(f"volume {name}", "the source ended too early", "has it changed? try again")
-            data += chunk
-            if self.free_bytes() < len(data):
-                raise FailedError(f"volume {name}", "no room in the pool", "make room")
-            if report is not None:
-                report(len(data))
-        volume = Volume(name, f"/memory/{name}", volume_format, size_bytes, size_bytes)
-        self.volumes[name] = (volume, bytes(data))
-        return volume
-
-    def read_volume(self, name: str, offset: int = 0, length: int = 0) -> bytes:
-        """Return bytes of a volume."""
-        self._enter("read_volume")
-        if name not in self.volumes:
-            return b""
-        data = self.volumes[name][1]
-        start = max(0, len(data) + offset) if offset < 0 else offset
-        return data[start : start + length] if length else data[start:]
-
-    def read_log(self, name: str, limit_bytes: int) -> bytes:
-        """Return the last bytes of a console's log, which is never rotated here."""
-        self._enter("read_log")
-        return self.volumes[name][1][-limit_bytes:] if name in self.volumes and limit_bytes > 0 else b""
-
-    def ensure_volume_gone(self, name: str) -> None:
-        """Delete a volume that nobody uses."""
-        self._enter("ensure_volume_gone")
-        with self._guard:
-            users = self.volume_users(name)
-            if users:
-                raise ConflictError(f"volume {name}", f"in use by {', '.join(users)}", "delete what uses it first")
-            self.volumes.pop(name, None)
-            self._bases.pop(name, None)
-
-    def volume_users(self, name: str) -> list[str]:
-        """Return the domains that use a volume, and the overlays of it that no domain has."""
-        self._enter("volume_users")
-        with self._guard:
-            users, served = [], set()
-            for domain in self.domains.values():
-                chains = {below for volume in domain.volumes() for below in self._chain(volume)}
-                bases = {disk.base_volume for disk in domain.plan.disks} if domain.plan is not None else set()
-                if name in chains | bases:
-                    users.append(domain.name)
-                    served |= chains
-            overlays = [overlay for overlay, base in self._bases.items() if base == name and overlay not in served]
-            return [*users, *(f"volume {overlay}" for overlay in overlays)]
-
-    def _chain(self, volume: str) -> list[str]:
-        chain = [volume]
-        while chain[-1] in self._bases:
-            chain.append(self._bases[chain[-1]])
-        return chain
+            return [domain.sample(now) for domain in self.domains.values()]
 
 
 def fail_with(error: KCError, *calls: str) -> Callable[[str], None]:
@@ -395,13 +289,3 @@ def fail_with(error: KCError, *calls: str) -> Callable[[str], None]:
             raise error
 
     return fail
-
-
-def _sample(domain: MemoryDomain, now: float) -> Sample:
-    plan = domain.now()
-    memory = (plan.memory_mib if plan is not None else 512) << 20
-    is_on = domain.power == "running"
-    return Sample(
-        uid=domain.uid, at=now, power=domain.power, cpus=plan.cpus if plan is not None else 1,
-        cpu_time_ns=int(now * 1e8) if is_on else 0, memory_bytes=memory, memory_used_bytes=memory // 4 if is_on else 0,
-    )  # fmt: skip

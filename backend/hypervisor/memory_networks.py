@@ -9,7 +9,7 @@ from backend.errors import ConflictError, NotFoundError
 from backend.hypervisor.memory_guest import MemoryDomain
 from backend.hypervisor.network_changes import compare_network, keep_bridge
 from backend.hypervisor.network_xml import build_network, find_clash
-from backend.hypervisor.plan import NetworkPlan, ObservedNetwork
+from backend.hypervisor.plan import DomainPlan, NetworkPlan, ObservedNetwork
 from backend.hypervisor.protocol import Hint
 
 
@@ -26,6 +26,24 @@ class MemoryNetworks:
 
     def _enter(self, call: str) -> None:
         self.fail(call)
+
+    def _domain(self, uid: str) -> MemoryDomain:
+        try:
+            return self.domains[uid]
+        except KeyError:
+            raise NotFoundError(f"domain {uid}", "the host has no such domain") from None
+
+    def _check_networks(self, before: DomainPlan, plan: DomainPlan) -> None:
+        """Raise NotFoundError or ConflictError for a network that a NIC could not come to now."""
+        present = {(nic.mac, nic.network) for nic in before.nics}
+        for nic in plan.nics:
+            if not nic.network or (nic.mac, nic.network) in present:
+                continue
+            what = f"network {nic.network}"
+            if nic.network not in self.networks:
+                raise NotFoundError(what, "the host has no such libvirt network")
+            if not self.networks[nic.network].active:
+                raise ConflictError(what, "it is not active", "start it")
 
     def _tell(self, kind: str, uid: str) -> None:
         for hint in list(self._hints):

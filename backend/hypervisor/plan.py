@@ -9,13 +9,17 @@ from typing import NamedTuple
 
 
 class DiskPlan(NamedTuple):
-    """A disk: a volume of the pool, its format, and the volume that backs it (name and format), if any."""
+    """A disk: a volume of the pool, its format, and the volume that backs it (name and format), if any.
+
+    `capacity_bytes` is what the guest is to see; 0: as much as the volume has.
+    """
 
     id: str
     volume: str
     format: str = "qcow2"
     base_volume: str = ""
     base_format: str = ""
+    capacity_bytes: int = 0
 
 
 class NicPlan(NamedTuple):
@@ -36,8 +40,13 @@ class DomainPlan(NamedTuple):
 
     `owner` identifies the KC store that manages it (`backend.store`'s identity), `owner_label` says so to a person,
     `version` is the document's, `metadata` the customer's metadata as JSON text. `seed` and `console_log` are volume
-    names in the pool. `accelerator` is `kvm` or `qemu`. A running domain can be given up to `max_cpus` CPUs (0: as
-    many as it is started with), and memory up to what it was started with.
+    names in the pool. `accelerator` is `kvm` or `qemu`. A running domain can be given up to `max_cpus` CPUs and
+    `max_memory_mib` of memory (0: no more than it is started with). `cdrom` is the volume in its CD-ROM drive, which
+    every domain has; empty: no disc. `cpu_models` are CPU models of libvirt or `host-passthrough`, `host-model`,
+    `maximum`; the first that the host can do is taken, and where there is none, the driver's choice.
+    `on_crash` is `restart`, `stop` or `preserve`. `autostart`: libvirt starts it with the host. An `adopted` domain was
+    made by somebody else: of it the driver changes what the plan names (name, description, metadata, CPUs, memory,
+    the NICs, autostart) and leaves the rest, disks and firmware too, word for word as it is.
     """
 
     uid: str
@@ -57,6 +66,71 @@ class DomainPlan(NamedTuple):
     console_log: str
     description: str = ""
     max_cpus: int = 0
+    max_memory_mib: int = 0
+    cdrom: str = ""
+    secure_boot: bool = False
+    cpu_models: tuple[str, ...] = ()
+    on_crash: str = "restart"
+    autostart: bool = False
+    adopted: bool = False
+
+
+class DomainOwner(NamedTuple):
+    """Who made a domain, from its `<metadata>`; all empty for one that no KC made."""
+
+    owner: str = ""
+    label: str = ""
+    version: int = 0
+
+
+class Difference(NamedTuple):
+    """Where a domain is not what its plan says: a word of `Hypervisor.apply_live` or another field, and both values."""
+
+    word: str
+    wanted: str
+    found: str
+
+
+class Snapshot(NamedTuple):
+    """A snapshot of a domain: when (seconds since the epoch), whether the guest's memory is in it, how it is kept.
+
+    `method` is `internal` (in the qcow2 files, by libvirt) or `copy` (whole volumes beside the disks).
+    """
+
+    name: str
+    at: float
+    has_memory: bool
+    method: str
+
+
+class FoundNic(NamedTuple):
+    """A NIC of a domain that KC did not make: `kind` is libvirt's interface type, `source` its network or bridge."""
+
+    mac: str
+    kind: str
+    source: str
+    model: str = ""
+
+
+class FoundDomain(NamedTuple):
+    """A domain that could be adopted: what KC would manage, and `untouched`, a line for each thing that it would not.
+
+    Memory in MiB; `disks` are the paths of its disks.
+    """
+
+    uid: str
+    name: str
+    owner: DomainOwner
+    power: str
+    arch: str
+    firmware: str
+    cpus: int
+    memory_mib: int
+    description: str
+    autostart: bool
+    nics: tuple[FoundNic, ...]
+    disks: tuple[str, ...]
+    untouched: tuple[str, ...]
 
 
 class NetworkPlan(NamedTuple):
@@ -106,14 +180,6 @@ class ObservedDomain(NamedTuple):
     name: str
     power: str
     reason: str = ""
-
-
-class DomainOwner(NamedTuple):
-    """Who made a domain, from its `<metadata>`; all empty for one that no KC made."""
-
-    owner: str = ""
-    label: str = ""
-    version: int = 0
 
 
 class Address(NamedTuple):

@@ -33,6 +33,12 @@ def marked_name(volume: str) -> str:
     return match["name"] if match else ""
 
 
+def marker_token(volume: str) -> str:
+    """Return whose a marker is; empty for a volume that is none."""
+    match = _MARKER.fullmatch(volume)
+    return match["token"] if match else ""
+
+
 def find_pool(connection: libvirt.virConnect, name: str) -> libvirt.virStoragePool | None:
     """Return the handle of a pool, or None."""
     try:

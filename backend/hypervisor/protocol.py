@@ -12,13 +12,16 @@ from typing import BinaryIO, Protocol
 
 from backend.hypervisor.plan import (
     Address,
+    Difference,
     DomainOwner,
     DomainPlan,
+    FoundDomain,
     HostFacts,
     NetworkPlan,
     ObservedDomain,
     ObservedNetwork,
     Sample,
+    Snapshot,
     Volume,
 )
 from backend.service import ConsoleStream
@@ -78,28 +81,67 @@ class Hypervisor(Protocol):
     def apply_live(self, plan: DomainPlan) -> tuple[str, ...]:
         """Bring a domain that is on as near to the plan as can be; return what waits for its next start.
 
-        The words: `cpus`, `memory`, `firmware`, `name`, `nic:ID`, `disk:ID`. NICs come, go and move live; one that the
-        guest does not let go is asked for a while and then waits, and so does another MTU. CPUs come within `max_cpus`
-        but do not go; memory goes, and comes back up to what the domain was started with, where the guest has a driver
-        for it. Disks wait. What is off or absent: (), and nothing is done.
+        The words: `cpus`, `memory`, `firmware`, `name`, `nic:ID`, `disk:ID`, `cdrom`. NICs and disks but the first come
+        and go live; one that the guest does not let go is asked for a while and then waits, and so does another MTU. A
+        NIC moves, a disk grows, a disc is put into the drive or taken out of it. CPUs come within what the domain was
+        started with, and go where the guest lets them; with an agent the guest is told to use those that came. Memory
+        goes and comes up to the maximum that the domain was started with, where the guest has a driver for it. What is
+        off or absent: (), and nothing is done.
         The persistent definition is `ensure_defined`'s. Another owner's domain raises ConflictError; a network that is
         not there or not active raises NotFoundError or ConflictError, with the changes before it done.
         """
 
+    def differences(self, plan: DomainPlan) -> tuple[Difference, ...]:
+        """Return where the persistent definition is not what a plan says, in the words of `apply_live`.
+
+        More words: `definition` for a domain that is absent or not persistent, `owner`, `autostart`, `description`,
+        `metadata`, `on-crash`. It is what somebody else did to the domain; nothing is changed.
+        """
+
+    def find_adoptable(self, name: str) -> FoundDomain | None:
+        """Return what KC could manage of the domain of that name or uuid; None where there is none."""
+
+    def adopt(self, uid: str, plan: DomainPlan) -> None:
+        """Put KC's label on a domain that has none, so that it is the plan's; raise ConflictError for another's.
+
+        Nothing else is changed; the plan is an `adopted` one. May be repeated.
+        """
+
+    def disown(self, uid: str, owner: str) -> None:
+        """Take KC's label off a domain, and leave it as it is; absent is fine, another owner's raises ConflictError."""
+
     def ensure_running(self, uid: str) -> None:
         """Start the domain unless it runs; resume it if it is paused."""
+
+    def ensure_paused(self, uid: str) -> None:
+        """Have a domain that is on stand still; raise ConflictError for one that is off."""
 
     def ensure_stopped(self, uid: str, *, grace_seconds: float, force: bool) -> bool:
         """Stop the domain: ACPI first, wait `grace_seconds`, then, where `force`, at once; True when it is off."""
 
     def reboot(self, uid: str, *, force: bool) -> None:
-        """Reboot a running domain: by agent or ACPI, or with `force` by a reset."""
+        """Reboot a running domain: by agent or ACPI, or with `force` by a reset.
+
+        An agent that answered before has stopped answering when this returns, or some seconds have passed.
+        """
 
     def ensure_undefined(self, uid: str, owner: str) -> None:
         """Remove the domain and its firmware state; absent is fine, another owner's raises ConflictError."""
 
     def console(self, uid: str) -> ConsoleStream:
         """Open the serial console on a connection of its own, taking it over from an earlier reader."""
+
+    def display(self, uid: str) -> ConsoleStream:
+        """Open a domain's screen: the bytes of the VNC protocol (RFC 6143), one viewer a stream, several at once.
+
+        Raises ConflictError for a domain that is off or has no screen, RefusedError where the host is another machine.
+        """
+
+    def display_address(self, uid: str) -> str:
+        """Return where a domain's screen is, `vnc+unix:///…` or `vnc://HOST:PORT`; empty where it has none."""
+
+    def screenshot(self, uid: str) -> bytes:
+        """Return a picture of a domain's screen as PNG; raise ConflictError for one that is off or has no screen."""
 
     def agent_answers(self, uid: str) -> bool:
         """Return whether the guest agent answers a ping within 2 s."""
@@ -112,6 +154,26 @@ class Hypervisor(Protocol):
 
     def samples(self) -> list[Sample]:
         """Return the counters of all domains by one bulk call that waits for no stuck one."""
+
+    # --- snapshots, by names that are unique in a domain
+    def list_snapshots(self, uid: str) -> list[Snapshot]:
+        """Return a domain's snapshots, the oldest first; absent gives []."""
+
+    def take_snapshot(self, uid: str, name: str, description: str = "") -> Snapshot:
+        """Take a snapshot of a domain, with its memory where it is on; one of that name is returned.
+
+        Where libvirt takes none of a domain with UEFI (before 10.9), its disks are copied whole while it is off,
+        and RefusedError says so while it is on.
+        """
+
+    def restore_snapshot(self, uid: str, name: str) -> None:
+        """Bring a domain's disks back to a snapshot, its memory too if that is in it; else it is off after that.
+
+        Raises NotFoundError. A snapshot that is a copy wants the domain to be off (ConflictError). May be repeated.
+        """
+
+    def ensure_snapshot_gone(self, uid: str, name: str) -> None:
+        """Remove a snapshot; absent is fine."""
 
     # --- networks
     def list_networks(self) -> list[ObservedNetwork]:
@@ -152,6 +214,20 @@ class Hypervisor(Protocol):
 
     def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
         """Make a qcow2 volume over another volume; an existing one of that name is returned."""
+
+    def ensure_blank(self, name: str, capacity_bytes: int) -> Volume:
+        """Make an empty qcow2 volume; an existing one of that name is returned."""
+
+    def ensure_capacity(self, name: str, capacity_bytes: int) -> Volume:
+        """Grow a volume that no running domain has open (else ConflictError); a larger one stays as it is."""
+
+    def ensure_copy(self, name: str, source: str, *, report: Callable[[int, int], None] | None = None) -> Volume:
+        """Copy a volume, with the same volume below it; one of that name that is whole is returned.
+
+        The source may be a disk of a domain that runs: then it is as a power cut at one moment would leave it, with
+        the guest's file systems frozen for that moment where its agent answers. `report` gets (done, total) in bytes
+        and may raise to give up, which removes the copy again. No room: FailedError.
+        """
 
     def upload(
         self,

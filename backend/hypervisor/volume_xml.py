@@ -10,6 +10,7 @@ from backend.text import sanitise
 
 # Others may pass through, as QEMU's user must, but not look around.
 POOL_MODE = "0711"
+QCOW2_COMPAT = "1.1"
 # Pools whose volumes are files, so that a console's log can lie among them.
 FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 
@@ -46,17 +47,24 @@ def build_overlay(name: str, size_bytes: int, base_path: str, base_format: str) 
     return _volume(name, size_bytes, "qcow2", base_path, base_format)
 
 
+def build_blank(name: str, size_bytes: int) -> str:
+    """Return the XML of an empty qcow2 volume."""
+    return _volume(name, size_bytes, "qcow2", "", "")
+
+
 def _volume(name: str, size_bytes: int, volume_format: str, base_path: str, base_format: str) -> str:
     backing = None
     if base_path:
         backing = element("backingStore", element("path", text=base_path), element("format", type=base_format))
+    # libvirt's own choice is the qcow2 of 2008, which does not grow once it has a snapshot.
+    compat = element("compat", text=QCOW2_COMPAT) if volume_format == "qcow2" else None
     return render(
         element(
             "volume",
             element("name", text=name),
             element("capacity", text=str(size_bytes), unit="bytes"),
             element("allocation", text="0", unit="bytes"),
-            element("target", element("format", type=volume_format)),
+            element("target", element("format", type=volume_format), compat),
             backing,
         )
     )
@@ -84,3 +92,12 @@ def read_volume(xml: str) -> VolumeDetails:
         backing_path=child_text(root, "backingStore/path"),
         backing_format=attribute(root, "backingStore/format", "type"),
     )
+
+
+def read_changed_at(xml: str) -> float:
+    """Return when a volume was written to last, in seconds since the epoch; 0 where its pool does not tell."""
+    text = child_text(parse(xml), "target/timestamps/mtime")
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import libvirt
 
@@ -10,6 +11,7 @@ from backend.errors import ConflictError, FailedError, NotFoundError, RefusedErr
 from backend.hypervisor.domain_xml import Placement, Source
 from backend.hypervisor.errors import is_code
 from backend.hypervisor.link import Channel, Link
+from backend.hypervisor.mirroring import find_writer, stop_mirrors
 from backend.hypervisor.plan import DiskPlan, DomainPlan, Volume
 from backend.hypervisor.pools import (
     delete_volume,
@@ -18,11 +20,12 @@ from backend.hypervisor.pools import (
     find_volume,
     list_names,
     marked_name,
+    marker_token,
     refresh,
     require_pool,
 )
-from backend.hypervisor.usage import look_up, volume_users
-from backend.hypervisor.volume_xml import FILE_POOLS, VolumeDetails, build_overlay, read_pool
+from backend.hypervisor.usage import LONGEST_CHAIN, look_up, volume_users
+from backend.hypervisor.volume_xml import FILE_POOLS, VolumeDetails, build_blank, build_overlay, read_pool
 
 CHANGE_SECONDS = 60.0
 SEARCH_SECONDS = 30.0
@@ -37,25 +40,25 @@ class Volumes:
     """The volumes of one pool of one host."""
 
     def __init__(self, link: Link, pool: str) -> None:
+        self.pool = pool
         self._link = link
-        self._pool = pool
         self._known: dict[str, tuple[VolumeDetails, float]] = {}
 
     def free_bytes(self) -> int:
         """Return what is free in the pool."""
 
         def fetch(connection: libvirt.virConnect) -> int:
-            pool = require_pool(connection, self._pool)
+            pool = require_pool(connection, self.pool)
             refresh(pool)
             return pool.info()[3]
 
-        return self._link.observe(f"storage pool {self._pool}", fetch)
+        return self._link.observe(f"storage pool {self.pool}", fetch)
 
     def find(self, name: str) -> Volume | None:
         """Return one volume, or None; one that is not whole is as good as none."""
 
         def fetch(connection: libvirt.virConnect) -> Volume | None:
-            pool = find_pool(connection, self._pool)
+            pool = find_pool(connection, self.pool)
             if pool is None:
                 return None
             # One list shows both a volume and its marker, or neither.
@@ -74,31 +77,46 @@ class Volumes:
         """Return the volumes whose names begin with `prefix`, those too that are not whole."""
 
         def fetch(connection: libvirt.virConnect) -> list[Volume]:
-            pool = find_pool(connection, self._pool)
+            pool = find_pool(connection, self.pool)
             if pool is None:
                 return []
             refresh(pool)
             return _list(pool, prefix)
 
-        return self._link.observe(f"storage pool {self._pool}", fetch, SEARCH_SECONDS)
+        return self._link.observe(f"storage pool {self.pool}", fetch, SEARCH_SECONDS)
 
     def ensure_overlay(self, name: str, *, base: str, base_format: str, capacity_bytes: int) -> Volume:
         """Make a qcow2 volume over another; an existing one of that name is returned."""
         what = f"volume {name}"
 
-        def make(connection: libvirt.virConnect) -> Volume:
-            pool = require_pool(connection, self._pool)
-            existing = find_details(pool, name)
-            if existing is not None:
-                return existing.volume
+        def build(pool: libvirt.virStoragePool) -> str:
             below = find_details(pool, base)
             if below is None or any(marked_name(other) == base for other in list_names(pool)):
                 raise NotFoundError(f"volume {base}", "it is not, or not wholly, in the pool", "upload the image again")
             if base_format == "raw" and capacity_bytes < below.volume.capacity_bytes:
                 raise RefusedError(what, "the disk is smaller than its image", "give it more room")
-            xml = build_overlay(name, capacity_bytes, below.volume.path, base_format)
+            return build_overlay(name, capacity_bytes, below.volume.path, base_format)
+
+        return self._ensure(name, build)
+
+    def ensure_blank(self, name: str, capacity_bytes: int) -> Volume:
+        """Make an empty qcow2 volume; an existing one of that name is returned."""
+        return self._ensure(name, lambda _: build_blank(name, capacity_bytes))
+
+    def _ensure(self, name: str, build: Callable[[libvirt.virStoragePool], str]) -> Volume:
+        what = f"volume {name}"
+
+        def make(connection: libvirt.virConnect) -> Volume:
+            pool = require_pool(connection, self.pool)
+            # One list shows both a volume and its marker, or neither.
+            names = list_names(pool)
+            if any(marked_name(other) == name for other in names):
+                raise ConflictError(what, "it is being written", "wait; or restore or copy it again")
+            existing = find_details(pool, name) if name in names else None
+            if existing is not None:
+                return existing.volume
             try:
-                pool.createXML(xml)
+                pool.createXML(build(pool))
             except libvirt.libvirtError as error:
                 # Another process may have been faster.
                 if not is_code(error, libvirt.VIR_ERR_STORAGE_VOL_EXIST):
@@ -109,6 +127,30 @@ class Volumes:
             return made.volume
 
         return self._link.control(what, make, CHANGE_SECONDS)
+
+    def ensure_capacity(self, name: str, capacity_bytes: int) -> Volume:
+        """Grow a volume; raise ConflictError for one that a domain which is on has open; a larger one stays."""
+        what = f"volume {name}"
+
+        def grow(connection: libvirt.virConnect) -> Volume:
+            pool = require_pool(connection, self.pool)
+            details = _require(pool, name)
+            if details.volume.capacity_bytes >= capacity_bytes:
+                return details.volume
+            writer = find_writer(connection, details.volume.path)
+            if writer is not None:
+                raise ConflictError(what, "a VM that is on has it open", "stop the VM, or grow the disk in it")
+            try:
+                pool.storageVolLookupByName(name).resize(capacity_bytes)
+            except libvirt.libvirtError as error:
+                if "v2 image which has snapshots" not in str(error):
+                    raise
+                raise ConflictError(
+                    what, "its format is too old to grow while it has snapshots", "delete its snapshots first"
+                ) from error
+            return _require(pool, name).volume
+
+        return self._link.control(what, grow, CHANGE_SECONDS)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return bytes of a volume's file (see the protocol); b"" where there is none."""
@@ -133,17 +175,21 @@ class Volumes:
         what = f"volume {name}"
 
         def remove(connection: libvirt.virConnect) -> None:
-            pool = find_pool(connection, self._pool)
+            pool = find_pool(connection, self.pool)
             if pool is None:
                 return
-            if find_volume(pool, name) is None:
+            volume = find_volume(pool, name)
+            if volume is None:
                 refresh(pool)
+            markers = [other for other in list_names(pool) if marked_name(other) == name]
+            if markers:
+                # A copy that was given up may still be going on.
+                stop_mirrors(connection, volume.path() if volume else "", tuple(map(marker_token, markers)))
             users = self._find_users(connection, pool, name)
             if users:
                 raise ConflictError(what, f"in use by {', '.join(users[:3])}", "delete what uses it first")
-            for marker in [other for other in list_names(pool) if marked_name(other) == name]:
-                delete_volume(pool, marker)
-            delete_volume(pool, name)
+            for other in (name, *markers):
+                delete_volume(pool, other)
             self._known.pop(name, None)
 
         self._link.control(what, remove, CHANGE_SECONDS)
@@ -152,7 +198,7 @@ class Volumes:
         """Return who uses a volume: names of domains, and `volume NAME` for overlays that no domain has."""
 
         def fetch(connection: libvirt.virConnect) -> list[str]:
-            pool = find_pool(connection, self._pool)
+            pool = find_pool(connection, self.pool)
             return [] if pool is None else self._find_users(connection, pool, name)
 
         return self._link.observe(f"volume {name}", fetch, SEARCH_SECONDS)
@@ -161,13 +207,14 @@ class Volumes:
         """Return where a plan's volumes are; raise NotFoundError for one that is not there."""
 
         def fetch(connection: libvirt.virConnect) -> Placement:
-            pool = require_pool(connection, self._pool)
+            pool = require_pool(connection, self.pool)
             details = read_pool(pool.XMLDesc())
             log = f"{details.path}/{plan.console_log}" if plan.console_log and details.type in FILE_POOLS else ""
             return Placement(
                 disks=tuple(_find_chain(connection, pool, disk) for disk in plan.disks),
                 seed=_source(_require(pool, plan.seed), "raw") if plan.seed else None,
                 console_log=log,
+                cdrom=_source(_require(pool, plan.cdrom), "raw") if plan.cdrom else None,
             )
 
         return self._link.observe(f"VM {plan.name}", fetch)
@@ -176,7 +223,7 @@ class Volumes:
         """Return where a raw volume is; raise NotFoundError."""
         return self._link.observe(
             f"volume {name}",
-            lambda connection: _source(_require(require_pool(connection, self._pool), name), "raw"),
+            lambda connection: _source(_require(require_pool(connection, self.pool), name), "raw"),
         )
 
     def _download(self, channel: Channel, name: str, offset: int, length: int) -> bytes:
@@ -194,7 +241,7 @@ class Volumes:
         return bytes(data)
 
     def _begin_download(self, raw: libvirt.virConnect, name: str, offset: int, length: int) -> libvirt.virStream | None:
-        pool = find_pool(raw, self._pool)
+        pool = find_pool(raw, self.pool)
         if pool is None:
             return None
         volume = find_volume(pool, name)
@@ -268,17 +315,22 @@ def _source(details: VolumeDetails, volume_format: str) -> Source:
 def _find_chain(connection: libvirt.virConnect, pool: libvirt.virStoragePool, disk: DiskPlan) -> tuple[Source, ...]:
     """Return a disk's volume and all that back it; raise FailedError where another one backs it than is planned."""
     top = _require(pool, disk.volume)
-    chain = [_source(top, disk.format)]
     if not disk.base_volume:
-        return tuple(chain)
+        return (_source(top, disk.format),)
     base = _require(pool, disk.base_volume)
     if top.backing_path != base.volume.path:
         raise FailedError(
             f"volume {disk.volume}", f"it is no overlay of {disk.base_volume}", "delete it, and it is made anew"
         )
-    chain.append(_source(base, disk.base_format))
-    details: VolumeDetails | None = base
-    while details is not None and details.backing_path and disk.base_format != "raw":
+    return (_source(top, disk.format), *follow_chain(connection, base, disk.base_format))
+
+
+def follow_chain(connection: libvirt.virConnect, top: VolumeDetails, volume_format: str) -> tuple[Source, ...]:
+    """Return where a volume of a known format is, and all that backs it."""
+    chain = [_source(top, volume_format)]
+    details: VolumeDetails | None = top
+    # What a guest writes into a raw disk may look like a volume with another one below.
+    while details is not None and details.backing_path and chain[-1].format != "raw" and len(chain) < LONGEST_CHAIN:
         path, backing_format = details.backing_path, details.backing_format or "raw"
         details = look_up(lambda path=path: connection.storageVolLookupByPath(path))  # type: ignore[misc]
         chain.append(Source(path, backing_format, details is not None and details.kind == "block"))

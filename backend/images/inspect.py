@@ -1,7 +1,8 @@
 """The one gate for images: what a file is, that it is what was declared, and that it is safe to give to QEMU.
 
 oslo.utils looks first, then our own eyes, then `qemu-img` under resource limits and told the format; all must agree.
-Nothing ever has QEMU probe a format. Raw and qcow2 are taken, everything else is refused by its name.
+Nothing ever has QEMU probe a format. Raw and qcow2 are taken, everything else is refused by its name. A disc of
+ISO 9660 is raw: in a CD-ROM drive the guest reads it as it is, and a hybrid boots as a disk too.
 """
 
 from __future__ import annotations
@@ -56,12 +57,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image is: `format` is raw or qcow2, sizes are bytes, `digest` is `sha256:` and 64 hexadecimal digits."""
+    """What an image is: `format` is raw or qcow2, sizes are bytes, `digest` is `sha256:` and 64 hexadecimal digits.
+
+    `title` is what a disc calls itself, sanitised; empty for a disk.
+    """
 
     format: str
     size_bytes: int
     virtual_size_bytes: int
     digest: str
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,12 @@ def inspect_image(
         virtual_size = _read_virtual_size(subject, image_format, limits)
         _ask_qemu(subject, image_format, virtual_size)
         digest = _hash(subject, report)
+        title = _read_title(subject)
         if _fingerprint(subject.descriptor) != before:
             raise ConflictError(what, "it changed while it was read", "try again when nothing writes to it")
     if wanted and digest != wanted:
         raise RefusedError(what, f"its SHA-256 is {digest}, not the declared {wanted}", "fetch it again")
-    return ImageFacts(image_format, subject.size, virtual_size, f"sha256:{digest}")
+    return ImageFacts(image_format, subject.size, virtual_size, f"sha256:{digest}", title)
 
 
 # --- the file
@@ -208,10 +214,10 @@ def _decide_format(subject: _Subject, declared: str) -> str:
         if found != {"qcow2"}:
             raise subject.refuse(f"it can be taken for several formats: {', '.join(sorted(found))}", "make it again")
         return "qcow2"
-    _refuse_others(subject, found, declared)
+    _refuse_others(subject, found)
     if declared == "qcow2":
         raise subject.refuse("it is no qcow2 image, as was declared", "declare its real format or none")
-    if not declared and not signatures.find_structure(subject.head):
+    if not declared and not (signatures.find_structure(subject.head) or signatures.is_iso(subject.head)):
         raise subject.refuse(
             "it is no disk image: it has no boot sector, partition table or file system",
             "declare the format raw (--format raw) if it is a disk all the same",
@@ -245,17 +251,20 @@ def _find_formats(subject: _Subject) -> set[str]:
     return {str(inspector.NAME) for inspector in found}
 
 
-def _refuse_others(subject: _Subject, found: set[str], declared: str) -> None:
+def _refuse_others(subject: _Subject, found: set[str]) -> None:
     known = signatures.name_other(subject.head, subject.tail)
     if known is None and (others := found - {"gpt", "iso", "raw"}):
         known = signatures.name_inspected(min(others))
-    if known is None and ("iso" in found or signatures.is_iso(subject.head)):
-        # As a declared raw disk, a hybrid is read by its partition table alone.
-        hybrid = bool(signatures.find_structure(subject.head))
-        if not (hybrid and declared == "raw"):
-            known = signatures.HYBRID_ISO if hybrid else signatures.ISO
+    if known is None and ("iso" in found or signatures.is_disc(subject.head)) and not signatures.is_iso(subject.head):
+        known = signatures.OTHER_DISC
     if known:
         raise subject.refuse(f"it is no raw or qcow2 image but {known.name}", known.hint)
+
+
+def _read_title(subject: _Subject) -> str:
+    if subject.head.startswith(qcow2.MAGIC) or not signatures.is_iso(subject.head):
+        return ""
+    return sanitise(f"ISO 9660 {signatures.read_disc_label(subject.head)}".strip(), 80)
 
 
 def _read_virtual_size(subject: _Subject, image_format: str, limits: Limits) -> int:

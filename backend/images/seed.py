@@ -17,7 +17,7 @@ from typing import Any
 
 from backend.errors import RefusedError
 from backend.images.iso_dates import settle_dates
-from backend.images.user_data import check_ssh_key, complete_user_data
+from backend.images.user_data import check_ssh_key, join_user_data
 from backend.text import sanitise
 
 VOLUME_ID = "cidata"
@@ -55,18 +55,25 @@ class SeedNic:
 
 
 def build_seed(
-    *, hostname: str, instance_id: str, ssh_keys: Sequence[str], user_data: str, nics: Sequence[SeedNic]
+    *,
+    hostname: str,
+    instance_id: str,
+    ssh_keys: Sequence[str],
+    user_data: str,
+    nics: Sequence[SeedNic],
+    password_hash: str = "",
 ) -> bytes:
     """Return the ISO image of a seed.
 
     `ssh_keys` are public keys, one line each; they go into `meta-data`, and into the user-data where that is empty or
-    cloud-config. Raises RefusedError for a value that cloud-init could not read.
+    cloud-config. `password_hash` is the default user's, and always goes there. Raises RefusedError for a value that
+    cloud-init could not read.
     """
     keys = [check_ssh_key(key) for key in ssh_keys]
     return _write_iso(
         {
             "meta-data": _as_yaml(_describe_instance(hostname, instance_id, keys)),
-            "user-data": complete_user_data(user_data, keys).encode(),
+            "user-data": join_user_data(user_data, keys, password_hash).encode(),
             "network-config": _as_yaml(_describe_network(nics)),
         }
     )

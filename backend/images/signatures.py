@@ -81,12 +81,14 @@ _INSPECTED = {
     "qed": Known("a QED image", _convert("qed")),
     "luks": Known("a LUKS-encrypted disk", "decrypt it first"),
 }
-ISO = Known("an ISO 9660 image", "take a disk image; installation media come with a later version")
-HYBRID_ISO = Known("an ISO 9660 image that is also a disk", "declare the format raw (--format raw) to use it as a disk")
+OTHER_DISC = Known("a disc image of UDF, not ISO 9660", "take one that is ISO 9660 too, as installation media are")
 
 _FAILED_DOWNLOAD = "see what it says: it may be a download that failed"
-_ISO_OFFSETS = (0x8001, 0x8801, 0x9001)
-_ISO_MARKS = (b"CD001", b"NSR02", b"NSR03", b"BEA01")
+# Where volume descriptors stand; the first of ISO 9660 is the primary one.
+_DISC_OFFSETS = (0x8001, 0x8801, 0x9001)
+_DISC_MARKS = (b"CD001", b"NSR02", b"NSR03", b"BEA01")
+_PRIMARY_DESCRIPTOR = 0x8000
+_DISC_LABEL = slice(0x8028, 0x8048)
 
 # Offset, bytes, structure: any one of them makes a raw disk plausible.
 _STRUCTURES = (
@@ -124,8 +126,18 @@ def name_inspected(name: str) -> Known:
 
 
 def is_iso(head: bytes) -> bool:
+    """Return whether the file is a disc of ISO 9660; it may be one of UDF, and a bootable disk, too."""
+    return head.startswith(b"\x01CD001\x01", _PRIMARY_DESCRIPTOR)
+
+
+def is_disc(head: bytes) -> bool:
     """Return whether the file has a volume descriptor of ISO 9660 or UDF."""
-    return any(head.startswith(_ISO_MARKS, offset) for offset in _ISO_OFFSETS)
+    return any(head.startswith(_DISC_MARKS, offset) for offset in _DISC_OFFSETS)
+
+
+def read_disc_label(head: bytes) -> str:
+    """Return what a disc of ISO 9660 calls itself, as it stands there: it comes from whoever made it."""
+    return head[_DISC_LABEL].decode("ascii", errors="replace").strip("\0 ")
 
 
 def find_structure(head: bytes) -> str:

@@ -1,25 +1,27 @@
-"""The user-data of a VM: what cloud-init will take, and how the SSH keys join it.
+"""The user-data of a VM: what cloud-init will take, and how the SSH keys and the password's hash join it.
 
-Source: cloud-init's user-data formats and its merging of parts. The user's own text is never rewritten: the keys are
-added behind it, or both travel as parts of a MIME archive.
+Source: cloud-init's user-data formats and its merging of parts. The user's own text is never rewritten: what joins it
+is added behind it, or both travel as parts of a MIME archive.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import RefusedError
+from backend.images.cloud_config import CLOUD_CONFIG, WHAT, Config, is_mime, load_config, load_configs
+from backend.images.passwords import check_no_default_password, check_passwords
 from backend.text import sanitise
 
-MAXIMUM_BYTES = 256 << 10
-CLOUD_CONFIG = "#cloud-config"
+if TYPE_CHECKING:
+    from email.message import Message
 
-_WHAT = "user-data"
+MAXIMUM_BYTES = 256 << 10
+
 _KEYS = "ssh_authorized_keys"
-_MAXIMUM_DEPTH = 64
 # First words that cloud-init acts on, except cloud-config's own.
 _HEADERS = frozenset(
     {
@@ -28,10 +30,8 @@ _HEADERS = frozenset(
     }
 )  # fmt: skip
 _KINDS_HINT = "begin it with #cloud-config, #! or another header of cloud-init, or make it a MIME archive"
-# cloud-init takes a text for MIME where this stands in its first 4 KiB.
-_MIME_MARK = "mime-version:"
 _MIME_HEADER = re.compile(r"[A-Za-z-]+:")
-_MIME_REACH = 4096
+_LONGEST_WORD = 4096
 _MERGE = "list(append)+dict(no_replace,recurse_list)+str()"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _SSH_KEY = re.compile(r"(\S.* )?(ssh-|ecdsa-|sk-)\S+ [A-Za-z0-9+/=]+( .*)?")
@@ -45,115 +45,99 @@ def check_ssh_key(key: str) -> str:
     return stripped
 
 
-def complete_user_data(text: str, keys: list[str]) -> str:
-    """Return the user-data to hand to the guest: the user's, with `keys` in it where it is cloud-config or empty.
+def complete_user_data(text: str, keys: list[str], password_hash: str = "") -> str:
+    """Return what `join_user_data` returns, for a text that is only now accepted.
 
-    Raises RefusedError for a text that cloud-init would not understand, naming the line where it is YAML.
+    Raises RefusedError for a text that cloud-init would not understand, for a password in it that is no hash, and where
+    it says itself how the default user logs in by password, and there is a `password_hash` too.
+    """
+    joined = join_user_data(text, keys, password_hash)
+    for config in load_configs(text):
+        check_passwords(config)
+        if password_hash:
+            check_no_default_password(config)
+    return joined
+
+
+def join_user_data(text: str, keys: list[str], password_hash: str = "") -> str:
+    """Return the user-data to hand to the guest: the user's, with what is missing in it.
+
+    `keys` go into a cloud-config or an empty text (others have them from the meta-data), `password_hash` (of crypt(5))
+    everywhere: as that of the default user, whatever the image calls him; he is made even where the text's own `users`
+    leave him out. Whether SSH takes passwords stays as it is. Raises RefusedError for a text that cloud-init would not
+    understand, naming the line where it is YAML.
     """
     size = len(_encode(text))
     if size > MAXIMUM_BYTES:
-        raise RefusedError(
-            _WHAT, f"it has {size} bytes, more than {MAXIMUM_BYTES}", "let it fetch the rest by #include"
-        )
+        raise RefusedError(WHAT, f"it has {size} bytes, more than {MAXIMUM_BYTES}", "let it fetch the rest by #include")
     if not text.strip():
-        return f"{CLOUD_CONFIG}\n{_keys_as_yaml(keys) if keys else '{}'}\n"
-    if _MIME_MARK in text[:_MIME_REACH].lower():
-        _check_archive(text)
-        return text
+        return f"{CLOUD_CONFIG}\n{_as_yaml(_describe_access(keys, password_hash)) or '{}'}\n"
+    if is_mime(text):
+        message = _read_archive(text)
+        return _archive(message, _describe_access([], password_hash)) if password_hash else text
     word = _first_word(text)
     if word == CLOUD_CONFIG:
-        return _with_keys(text, keys)
+        return _extend(text, keys, password_hash)
     if not (text.startswith(("#!", "## template: jinja")) or word in _HEADERS):
         first = text.splitlines()[0]
-        raise RefusedError(_WHAT, f"cloud-init does not know what begins with {sanitise(first, 40)!r}", _KINDS_HINT)
-    return text
+        raise RefusedError(WHAT, f"cloud-init does not know what begins with {sanitise(first, 40)!r}", _KINDS_HINT)
+    return _archive(_as_part(text, "plain"), _describe_access([], password_hash)) if password_hash else text
+
+
+def _describe_access(keys: list[str], password_hash: str) -> dict[str, Any]:
+    """Return the cloud-config that lets in the default user, whom cloud-init finds as `default`.
+
+    `password` would take the hash of a newer kind for the password itself, and `chpasswd` wants the user's real name.
+    """
+    keyed: dict[str, Any] = {_KEYS: keys} if keys else {}
+    account = {"name": "default", "hashed_passwd": password_hash, "lock_passwd": False}
+    return keyed | ({"users": [account]} if password_hash else {})
+
+
+def _as_yaml(config: dict[str, Any]) -> str:
+    return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in config.items())
 
 
 def _encode(text: str) -> bytes:
     if "\0" in text:
-        raise RefusedError(_WHAT, "it has a NUL character in it", "give it as text")
+        raise RefusedError(WHAT, "it has a NUL character in it", "give it as text")
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise RefusedError(_WHAT, "it is not text in UTF-8", "give it as text") from error
+        raise RefusedError(WHAT, "it is not text in UTF-8", "give it as text") from error
 
 
 def _first_word(text: str) -> str:
     """Return the word that the text begins with, or an empty one where white space stands there."""
-    line = text[:_MIME_REACH].splitlines()[0]
+    line = text[:_LONGEST_WORD].splitlines()[0]
     return line.split(maxsplit=1)[0] if line and not line[0].isspace() else ""
 
 
 # --- cloud-config
 
 
-class _Config(NamedTuple):
-    """A cloud-config that was read; `has_aliases` where YAML's `*NAME` stands in it."""
-
-    values: dict[str, Any]
-    has_aliases: bool
-
-
-def _load_config(text: str) -> _Config:
-    """Return a cloud-config as the mapping that it is; raise RefusedError naming the line of a fault."""
-    import yaml  # noqa: PLC0415 - only who has user-data pays for it
-
-    try:
-        has_aliases = _scan(yaml.parse(text, Loader=yaml.SafeLoader))
-        config = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        problem = sanitise(error.problem or error.context or "not YAML", 120)
-        raise RefusedError(_WHAT, f"{line}{problem}", "see cloud-init's documentation of cloud-config") from error
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        # A character that YAML has no place for, or a value that is not of its tag's type: none says its line.
-        raise RefusedError(_WHAT, f"no YAML: {sanitise(error, 120)}", "correct the value") from error
-    if not isinstance(config, dict | None):
-        raise RefusedError(_WHAT, "its cloud-config is no mapping", "write KEY: VALUE lines")
-    return _Config(config or {}, has_aliases)
-
-
-def _scan(events: Iterator[Any]) -> bool:
-    """Return whether YAML has aliases; raise RefusedError where it nests deeper than readers can bear."""
-    import yaml  # noqa: PLC0415 - as above
-
-    depth, has_aliases = 0, False
-    for event in events:
-        has_aliases = has_aliases or isinstance(event, yaml.AliasEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAXIMUM_DEPTH:
-            line = event.start_mark.line + 1
-            raise RefusedError(_WHAT, f"line {line}: it nests deeper than {_MAXIMUM_DEPTH} levels", "make it flatter")
-    return has_aliases
-
-
-def _with_keys(text: str, keys: list[str]) -> str:
-    """Return a cloud-config with the keys that it lacks: added at its end, or as a second part of an archive."""
-    config = _load_config(text)
+def _extend(text: str, keys: list[str], password_hash: str) -> str:
+    """Return a cloud-config with what it lacks: added at its end, or as a second part of an archive."""
+    config = load_config(text)
     own = config.values.get(_KEYS)
     missing = [key for key in keys if not isinstance(own, list) or key not in own]
-    if not missing:
+    added = _describe_access(missing, password_hash)
+    if not added:
         return text
-    longer = f"{text.rstrip()}\n{_keys_as_yaml(missing)}\n"
-    if _means(longer, config, missing):
-        return longer
-    return _archive(text, f"{CLOUD_CONFIG}\n{_keys_as_yaml(missing)}\n")
+    longer = f"{text.rstrip()}\n{_as_yaml(added)}\n"
+    return longer if _means(longer, config, added) else _archive(_as_part(text, "cloud-config"), added)
 
 
-def _keys_as_yaml(keys: list[str]) -> str:
-    return f"{_KEYS}: {json.dumps(keys, ensure_ascii=False)}"
-
-
-def _means(longer: str, config: _Config, keys: list[str]) -> bool:
-    """Return whether a cloud-config says what `config` says, and the keys, and nothing else.
+def _means(longer: str, config: Config, added: dict[str, Any]) -> bool:
+    """Return whether a cloud-config says what `config` says, and what was added, and nothing else.
 
     The end of a text need not be the end of its mapping: a block of text, a brace or `...` may stand there.
     """
     # Aliases can multiply a value beyond what could ever be compared.
-    if _KEYS in config.values or config.has_aliases:
+    if set(added) & set(config.values) or config.has_aliases:
         return False
     try:
-        return _load_config(longer).values == {**config.values, _KEYS: keys}
+        return load_config(longer).values == {**config.values, **added}
     except RefusedError:
         return False
 
@@ -161,29 +145,34 @@ def _means(longer: str, config: _Config, keys: list[str]) -> bool:
 # --- MIME
 
 
-def _check_archive(text: str) -> None:
-    """Raise RefusedError where a text with the mark of MIME is no archive, or has a cloud-config that is no YAML."""
+def _read_archive(text: str) -> Message:
+    """Return a MIME archive; raise RefusedError where it is none, or has a cloud-config that is no YAML."""
     from email import message_from_string  # noqa: PLC0415 - only who has an archive pays for it
 
     message = message_from_string(text)
     if not _MIME_HEADER.match(text) or not message.is_multipart():
-        raise RefusedError(_WHAT, "cloud-init takes it for a MIME archive, and it is none", "make it multipart/mixed")
-    for part in message.walk():
-        payload = part.get_payload(decode=True)
-        if part.get_content_type() == "text/cloud-config" and isinstance(payload, bytes):
-            _load_config(payload.decode(errors="replace"))
+        raise RefusedError(WHAT, "cloud-init takes it for a MIME archive, and it is none", "make it multipart/mixed")
+    load_configs(text)
+    return message
 
 
-def _archive(first: str, second: str) -> str:
-    """Return a MIME archive of two cloud-configs, the lists of the second appended to those of the first."""
-    from email.mime.multipart import MIMEMultipart  # noqa: PLC0415 - as above
+def _as_part(text: str, subtype: str) -> Message:
+    """Return a text as a part of an archive; cloud-init looks itself into one that is `plain`."""
     from email.mime.text import MIMEText  # noqa: PLC0415 - as above
 
-    # The parts are in base64, which has no hyphen: no text can close its part.
-    archive = MIMEMultipart(boundary="kc-user-data")
-    for text, merge in ((first, ""), (second, _MERGE)):
-        part = MIMEText(text, "cloud-config", "utf-8")
-        if merge:
-            part["Merge-Type"] = merge
-        archive.attach(part)
+    # In base64, which has no hyphen: no text can close its part.
+    return MIMEText(text, subtype, "utf-8")
+
+
+def _archive(first: Message, added: dict[str, Any]) -> str:
+    """Return a MIME archive of a user-data and a cloud-config, whose lists are appended to those of the first."""
+    from email.mime.multipart import MIMEMultipart  # noqa: PLC0415 - as above
+
+    text = first.as_string()
+    # An archive inside must not end with this one's mark.
+    archive = MIMEMultipart(boundary=f"kc-{sha256(text.encode(errors='surrogateescape')).hexdigest()[:32]}")
+    archive.attach(first)
+    second = _as_part(f"{CLOUD_CONFIG}\n{_as_yaml(added)}\n", "cloud-config")
+    second["Merge-Type"] = _MERGE
+    archive.attach(second)
     return archive.as_string()

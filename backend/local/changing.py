@@ -5,22 +5,33 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ConflictError, KCError, NotFoundError, RefusedError
+from backend.errors import ConflictError, RefusedError
 from backend.images.user_data import complete_user_data
-from backend.local.creation import check_addresses, check_mac_free, current_user, find_users, make_mac, pin
-from backend.model.changes import compare_documents
+from backend.local.creation import (
+    check_addresses,
+    check_mac_free,
+    current_user,
+    find_users,
+    make_mac,
+    pin,
+    pin_disc,
+)
 from backend.model.documents import Document, format_time, name_of
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
-from backend.service import Preview
+from backend.operations.domain_plan import hardware_of
+from backend.operations.vm_disks import disks_in_trash
 
 if TYPE_CHECKING:
-    from backend.hypervisor.protocol import Hypervisor
     from backend.store.protocol import Store
 
 _FIXED: dict[str, dict[str, str]] = {
-    VM.name: {"image": "its disk was made from it", "host": "a VM stays where it is"},
+    VM.name: {
+        "image": "its disk was made from it",
+        "host": "a VM stays where it is",
+        "adopted": "it was so from the first",
+    },
     IMAGE.name: dict.fromkeys(
         ("arch", "format", "digest", "sizeBytes", "virtualSizeBytes", "source"), "its bytes are what they are"
     ),
@@ -68,20 +79,24 @@ def _check_unused(store: Store, live: Document, what: str) -> None:
 
 
 def _carry_over(spec: dict[str, Any], live: dict[str, Any]) -> None:
-    """Fill in what KC had filled in, where a wish leaves it out: power, pins, ids and MACs of NICs.
+    """Fill in what KC had filled in, where a wish leaves it out: power, disks, pins, ids and MACs of NICs.
 
     The wish has not been validated yet, so its shape is looked at twice.
     """
-    spec.setdefault("power", live["power"])
+    # A list of disks that is left out is no wish to lose them.
+    for field in ("power", "adopted", "disks", "image", "type"):
+        spec.setdefault(field, copy.deepcopy(live[field]))
     for field in ("image", "type"):
-        spec.setdefault(field, live[field])
-        if name_of(spec[field]) == live[field]["name"]:
+        if live[field] is not None and name_of(spec[field]) == live[field]["name"]:
             given = spec[field] if isinstance(spec[field], dict) else {}
             spec[field] = {**live[field], **{key: value for key, value in given.items() if value}}
     nics = spec.get("nics")
-    if not isinstance(nics, list):
-        return
-    left = {nic["id"]: nic for nic in live["nics"]}
+    if isinstance(nics, list):
+        _carry_over_nics(nics, {nic["id"]: nic for nic in live["nics"]})
+
+
+def _carry_over_nics(nics: list[Any], left: dict[str, dict[str, Any]]) -> None:
+    """Give NICs the id and MAC of the old one that each is meant to be: by id, else by MAC, else by network."""
     for nic in nics:
         if isinstance(nic, dict) and nic.get("id") in left:
             _fill_nic(nic, left.pop(nic["id"]))
@@ -110,13 +125,15 @@ def _prepare_vm(store: Store, live: Document, body: Document, what: str) -> None
     spec["image"] = live["spec"]["image"]
     machine_type = _pin_type(store, spec["type"], what)
     check_parameters(spec["parameters"], machine_type["spec"], what)
-    complete_user_data(spec["userData"], spec["sshKeys"])
+    complete_user_data(spec["userData"], spec["sshKeys"], spec["passwordHash"])
+    pin_disc(store, spec, what)
+    _prepare_disks(store, live, spec["disks"], what)
     old = hardware_of(store, live)
     new = resolve_hardware(machine_type["spec"], spec["parameters"])
     if machine_type["spec"]["arch"] != old["arch"]:
         why = f"machine type {spec['type']['name']} is for {machine_type['spec']['arch']}, the VM is {old['arch']}"
         raise RefusedError(what, why, "choose one that fits")
-    if new["diskGiB"] < old["diskGiB"]:
+    if new["diskGiB"] < old["diskGiB"] and not spec["adopted"]:
         why = f"its disk cannot shrink from {old['diskGiB']} to {new['diskGiB']} GiB"
         raise RefusedError(what, why, f"leave diskGiB at {old['diskGiB']}", parameter="diskGiB")
     _prepare_nics(store, live, spec["nics"], what)
@@ -140,16 +157,20 @@ def find_version(store: Store, kind: Kind, uid: str, version: int) -> Document |
     return next((entry.document for entry in store.history(kind.name, uid) if entry.version == version), None)
 
 
-def hardware_of(store: Store, vm: Document) -> dict[str, Any]:
-    """Return the hardware that a VM's document asks for, with its architecture and firmware."""
-    reference = vm["spec"]["type"]
-    machine_type = find_version(store, MACHINE_TYPE, reference["uid"], reference.get("version", 0))
-    if machine_type is None:
-        machine_type = store.get(MACHINE_TYPE.name, reference["uid"])
-    if machine_type is None:
-        raise NotFoundError(f"machine type {reference['name']}", "it was deleted", "kc type restore brings it back")
-    spec = machine_type["spec"]
-    return {**resolve_hardware(spec, vm["spec"]["parameters"]), "arch": spec["arch"], "firmware": spec["firmware"]}
+def _prepare_disks(store: Store, live: Document, disks: list[dict[str, Any]], what: str) -> None:
+    """Give new disks their ids; raise RefusedError for one that would shrink."""
+    sizes = {disk["id"]: disk["sizeGiB"] for disk in live["spec"]["disks"]}
+    # A new disk is not to find the data of one that was taken away.
+    used = {disk["id"] for disk in disks if disk["id"]} | disks_in_trash(store, live["uid"]).keys()
+    for disk in disks:
+        if not disk["id"]:
+            disk["id"] = next(name for number in range(1, 1000) if (name := f"disk{number}") not in used)
+            used.add(disk["id"])
+        if disk["sizeGiB"] < sizes.get(disk["id"], 0):
+            why = f"{disk['id']} cannot shrink from {sizes[disk['id']]} to {disk['sizeGiB']} GiB"
+            raise RefusedError(what, why, f"leave it at {sizes[disk['id']]}")
+    if len({disk["id"] for disk in disks}) < len(disks):
+        raise RefusedError(what, "spec.disks: an id is there twice", "give each disk its own")
 
 
 def _prepare_nics(store: Store, live: Document, nics: list[dict[str, Any]], what: str) -> None:
@@ -178,66 +199,3 @@ def _pin_network(store: Store, reference: dict[str, Any], known: dict[str, Any] 
         if pinned is not None and reference["uid"] == known["network"]["uid"]:
             reference["name"] = pinned["name"]
     return pin(store, NETWORK, reference, what)
-
-
-def build_preview(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> Preview:
-    """Return what writing `body` over `live` would do."""
-    after = {**body, "version": live["version"] + 1, "status": live.get("status", {})}
-    changes = compare_documents(live, body)
-    if not changes:
-        return Preview(live, live, [], [])
-    return Preview(live, after, changes, describe_effects(store, hypervisor, live, body))
-
-
-def describe_effects(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> list[str]:
-    """Return what becomes of an object on the host, in lines for a person; without a host, what is known without it."""
-    if live["kind"] == VM.name:
-        return _describe_vm_effects(store, _find_power(hypervisor, live["uid"]), live, body)
-    users = find_users(store, find_kind(live["kind"]), live["uid"])
-    if not users or live["spec"] == body["spec"]:
-        return []
-    who = f"VM {', '.join(users)}"
-    if live["kind"] == MACHINE_TYPE.name:
-        return [f"{who} stays at version {live['version']} of it until it is moved"]
-    return [f"{who} is on it: what cannot be changed under a running VM is refused"]
-
-
-def _find_power(hypervisor: Hypervisor, uid: str) -> str:
-    try:
-        observed = hypervisor.observe(uid)
-    except KCError:
-        return "unknown"
-    return observed.power if observed is not None else "absent"
-
-
-def _describe_vm_effects(store: Store, power: str, live: Document, body: Document) -> list[str]:
-    is_on = power in ("running", "paused")
-    later = "at the next restart" if is_on else "at the next start"
-    effects = []
-    before, after = live["spec"], body["spec"]
-    old, new = hardware_of(store, live), hardware_of(store, body)
-    for field, value in new.items():
-        if value == old.get(field):
-            continue
-        # A guest gives memory back while it runs; to give it more may take a restart.
-        when = "while it runs" if field == "memoryMiB" and is_on and value < old[field] else later
-        effects.append(f"{field} {old.get(field)} → {value}: {when}")
-    old_nics, new_nics = ({nic["id"]: nic for nic in spec["nics"]} for spec in (before, after))
-    for name, nic in new_nics.items():
-        known = old_nics.get(name)
-        if known is None or known["mac"] != nic["mac"]:
-            effects.append(f"{name} on {nic['network']['name']} is {'plugged in' if is_on else 'added'}")
-        elif known["network"]["uid"] != nic["network"]["uid"]:
-            effects.append(f"{name} moves from {known['network']['name']} to {nic['network']['name']}")
-    effects += [
-        f"{name} on {nic['network']['name']} is {'unplugged' if is_on else 'removed'}"
-        for name, nic in old_nics.items()
-        if name not in new_nics
-    ]
-    if any(before[field] != after[field] for field in ("sshKeys", "userData")):
-        effects.append("the cloud-init seed is written anew; a guest reads it when it first boots")
-    if after["power"] == "running" and not is_on:
-        effects.append("the VM is started")
-    elif after["power"] == "stopped" and is_on:
-        effects.append("the guest is shut down")
-    return effects

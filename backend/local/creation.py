@@ -76,11 +76,15 @@ def pin(store: Store, kind: Kind, reference: dict[str, Any], what: str) -> Docum
 def _prepare_vm(store: Store, body: Document) -> None:
     what = f"VM {body['name']}"
     spec = body["spec"]
+    if spec["adopted"]:
+        raise RefusedError(what, "spec.adopted: only KC says so", f"kc vm adopt {body['name']}")
     image = pin(store, IMAGE, spec["image"], what)["spec"]
     machine_type = pin(store, MACHINE_TYPE, spec["type"], what)
+    pin_disc(store, spec, what)
+    _name_disks(spec["disks"], what)
     spec["type"]["version"] = machine_type["version"]
     check_parameters(spec["parameters"], machine_type["spec"], what)
-    complete_user_data(spec["userData"], spec["sshKeys"])
+    complete_user_data(spec["userData"], spec["sshKeys"], spec["passwordHash"])
     if image["arch"] != machine_type["spec"]["arch"]:
         raise RefusedError(
             what,
@@ -98,6 +102,32 @@ def _prepare_vm(store: Store, body: Document) -> None:
             parameter="diskGiB",
         )
     _prepare_nics(store, body, what)
+
+
+def describe_warnings(body: Document) -> Document:
+    """Return `{"status": {"warnings": [line, …]}}` where cloud-init would find fault with a VM's user-data; else {}."""
+    from backend.images.cloud_config import find_warnings  # noqa: PLC0415 - it imports jsonschema
+
+    text = body["spec"].get("userData", "") if body["kind"] == VM.name else ""
+    warnings = find_warnings(text) if text else []
+    return {"status": {"warnings": warnings}} if warnings else {}
+
+
+def pin_disc(store: Store, spec: dict[str, Any], what: str) -> None:
+    """Pin the image that is to be in the CD-ROM drive; raise RefusedError for one that is no plain disc."""
+    if spec["cdrom"] is None:
+        return
+    image = pin(store, IMAGE, spec["cdrom"], what)
+    if image["spec"]["format"] != "raw":
+        why = f"spec.cdrom: image {image['name']} is {image['spec']['format']}, a disc is raw (an ISO file)"
+        raise RefusedError(what, why, "choose another image")
+
+
+def _name_disks(disks: list[dict[str, Any]], what: str) -> None:
+    for number, disk in enumerate(disks, 1):
+        disk["id"] = disk["id"] or f"disk{number}"
+    if len({disk["id"] for disk in disks}) < len(disks):
+        raise RefusedError(what, "spec.disks: an id is there twice", "give each disk its own")
 
 
 def _prepare_nics(store: Store, body: Document, what: str) -> None:
@@ -153,7 +183,7 @@ def find_users(store: Store, kind: Kind, uid: str) -> list[str]:
             return uid in json.dumps(vm["spec"])
         spec = vm["spec"]
         if kind is IMAGE:
-            return bool(spec["image"]["uid"] == uid)
+            return any(image is not None and image["uid"] == uid for image in (spec["image"], spec.get("cdrom")))
         if kind is MACHINE_TYPE:
             return bool(spec["type"]["uid"] == uid)
         return any(nic["network"]["uid"] == uid for nic in spec["nics"])

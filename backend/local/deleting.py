@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backend.errors import ConflictError, NotFoundError, UsageError
 from backend.images.volumes import image_volume
 from backend.local.creation import check_mac_free, current_user, find_users
 from backend.local.views import check_readable, check_version
-from backend.model.documents import Document, format_time, parse_time
+from backend.model.documents import Document, complete, format_time, parse_time
 from backend.model.kinds import IMAGE, KEPT_KINDS, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind
 from backend.operations import journal
+from backend.operations.domain_plan import ROOT, disk_volume
 from backend.operations.images import is_shared
 from backend.operations.trash import discard
-from backend.operations.vms import disk_volume
 from backend.service import Accepted
 from backend.store.protocol import Transaction
 
@@ -27,10 +27,19 @@ _OPERATED = (VM, NETWORK)
 """Kinds whose deletion has work to do on the host, whether or not they go to the trash."""
 
 
-def delete(
-    service: Home, kind: Kind, name: str, *, if_version: int | None, keep_disks: bool, now: bool, message: str
-) -> Accepted:
+class Wish(NamedTuple):
+    """How an object is to be deleted; see the service's `delete`."""
+
+    if_version: int | None
+    keep_disks: bool
+    now: bool
+    message: str
+    key: str
+
+
+def delete(service: Home, kind: Kind, name: str, wish: Wish) -> Accepted:
     """Delete an object; see the service's `delete`."""
+    if_version, message = wish.if_version, wish.message
     if kind is OPERATION:
         raise UsageError(f"operation {name}", "operations are kept, not deleted", f"kc op cancel {name}")
     document = service.find_own(kind, name)
@@ -38,11 +47,11 @@ def delete(
     if kind is TRASH:
         return _purge(service, document)
     _check_unused(service, kind, document)
-    grace = 0.0 if now or keep_disks else service.settings.grace_hours * 3600
+    grace = 0.0 if wish.now or wish.keep_disks else service.settings.grace_hours * 3600
     until = format_time(time.time() + grace) if grace else ""
-    parameters = {"keepDisks": keep_disks, "until": until, "message": message}
+    parameters = {"keepDisks": wish.keep_disks, "until": until, "message": message}
     if kind in _OPERATED or (kind is IMAGE and not until):
-        return service.operate_on(document, f"{kind.command}.delete", parameters, expect=if_version)
+        return service.operate_on(document, f"{kind.command}.delete", parameters, expect=if_version, key=wish.key)
     with service.store.transaction() as transaction:
         journal.check_idle(transaction, service.store, document)
         live = transaction.get(kind.name, document["uid"])
@@ -61,7 +70,11 @@ def _check_unused(service: Home, kind: Kind, document: Document) -> None:
     if kind is not IMAGE or is_shared(service.store, document["spec"]["digest"], document["uid"]):
         return
     domains = service.hypervisor.volume_users(image_volume(document["spec"]))
-    kept = _find_in_trash(service, lambda target: target.get("spec", {}).get("image", {}).get("uid") == document["uid"])
+
+    def needs_it(target: Document) -> bool:
+        return bool((target.get("spec", {}).get("image") or {}).get("uid") == document["uid"])
+
+    kept = _find_in_trash(service, needs_it)
     if kept:
         names = ", ".join(kept[:3])
         raise ConflictError(what, f"deleted VMs still need it: {names}", f"kc trash empty {kept[0]}, or wait")
@@ -71,7 +84,9 @@ def _check_unused(service: Home, kind: Kind, document: Document) -> None:
 
 def _find_in_trash(service: Home, accepts: Callable[[Document], bool]) -> list[str]:
     """Return the names of the entries of the trash whose object `accepts` takes."""
-    found = service.store.list_documents(TRASH.name, where=lambda entry: accepts(entry["spec"]["document"]))
+    found = service.store.list_documents(
+        TRASH.name, where=lambda entry: not entry["spec"].get("disk") and accepts(entry["spec"]["document"])
+    )
     return [entry["name"] for entry in found.items]
 
 
@@ -136,6 +151,8 @@ def _find_entry(service: Home, kind: Kind, name: str, uid: str) -> Document | No
 
     def is_it(entry: Document) -> bool:
         target = entry["spec"]["target"]
+        if entry["spec"].get("disk"):
+            return False
         return bool(target["kind"] == kind.name and (target["uid"] == uid if uid else target["name"] == name))
 
     found = service.store.list_documents(TRASH.name, where=is_it).items
@@ -156,7 +173,8 @@ def _find_last(
             f"{kind.title} {name}", f"no deleted {kind.title} of that name is kept", "see kc trash list"
         )
     check_readable(document)
-    body = {key: value for key, value in document.items() if key not in ("version", "status", "message")}
+    whole = complete(document)
+    body = {key: value for key, value in whole.items() if key not in ("version", "status", "message")}
     return body, history[-1].version if history else 0
 
 
@@ -169,7 +187,7 @@ def _check_restorable(service: Home, kind: Kind, body: Document, *, new_disks: b
         return
     spec = body["spec"]
     needed = [
-        (IMAGE, spec["image"]),
+        *((IMAGE, image) for image in (spec["image"], spec["cdrom"]) if image is not None),
         (MACHINE_TYPE, spec["type"]),
         *((NETWORK, nic["network"]) for nic in spec["nics"]),
     ]
@@ -177,9 +195,12 @@ def _check_restorable(service: Home, kind: Kind, body: Document, *, new_disks: b
         if service.store.get(other.name, reference["uid"]) is None:
             hint = f"kc {other.command} restore {reference['name']} brings it back"
             raise ConflictError(what, f"its {other.title} {reference['name']} was deleted", hint)
-    service.check_domain_name(body["name"])
     for nic in spec["nics"]:
         check_mac_free(service.store, nic, body["uid"], what)
-    if not new_disks and service.hypervisor.find_volume(disk_volume(body["uid"], "root")) is None:
+    if spec["adopted"]:
+        return
+    service.check_domain_name(body["name"])
+    disks = [disk_volume(body["uid"], name) for name in (ROOT, *(disk["id"] for disk in spec["disks"]))]
+    if not new_disks and any(service.hypervisor.find_volume(disk) is None for disk in disks):
         hint = f"kc vm restore {body['name']} --new-disks makes it anew from image {spec['image']['name']}"
         raise ConflictError(what, "its disks are gone: the grace time has passed", hint, reason="disks")

@@ -6,16 +6,17 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ConflictError, NotFoundError
+from backend.errors import ConflictError, KCError, NotFoundError
 from backend.local.observing import Observer
 from backend.local.views import check_readable, check_version, describe_operation
-from backend.model.documents import Document, format_time
+from backend.model.documents import Document, complete, format_time
 from backend.model.kinds import VM, Kind, find_kind
 from backend.service import Accepted, Version
 from backend.store.protocol import Store, Transaction
 
 if TYPE_CHECKING:
     from backend.hypervisor.protocol import Hypervisor
+    from backend.operations import idempotency
     from backend.operations.runner import Runner
     from backend.settings import Settings
 
@@ -39,7 +40,9 @@ class Home:
             from backend.operations.runner import Runner  # noqa: PLC0415 - the list of VMs needs none
 
             with self._guard:
-                self._runner = self._runner or Runner(self.store, self.hypervisor, _label(self.store))
+                self._runner = self._runner or Runner(
+                    self.store, self.hypervisor, _label(self.store), keep_days=self.settings.operation_days
+                )
         return self._runner
 
     def get(self, kind: str, name: str, *, observe: bool = True, version: int | None = None) -> Document:
@@ -49,7 +52,14 @@ class Home:
             return self.find_version(which, name, version)
         document = self.store.find(which.name, name)
         if document is not None:
-            return self.observer.show(document, thorough=observe) if which is VM else document
+            if which is not VM:
+                return document
+            shown = self.observer.show(document, thorough=observe)
+            if not observe:
+                return shown
+            from backend.local.inspecting import inspect  # noqa: PLC0415 - the list of VMs needs none
+
+            return inspect(self.store, self.hypervisor, shown)
         if which is VM and observe:
             foreign = self.observer.find_foreign(name)
             if foreign is not None:
@@ -79,7 +89,7 @@ class Home:
                         f"version {version} is its deletion",
                         f"version {version - 1} is the last",
                     )
-                return entry.document
+                return complete(entry.document)
         raise NotFoundError(
             f"{kind.title} {name}",
             f"version {version} is not kept",
@@ -91,7 +101,7 @@ class Home:
         document = self.store.find(kind.name, name)
         if document is not None:
             check_readable(document)
-            return document
+            return complete(document)
         if kind is VM and self.observer.find_foreign(name) is not None:
             raise ConflictError(f"VM {name}", "it is foreign: this KC did not make it", "use virsh, or its own KC")
         raise NotFoundError(f"{kind.title} {name}", f"no such {kind.title}", f"see kc {kind.command} list")
@@ -113,20 +123,27 @@ class Home:
         *,
         expect: int | None,
         also: Callable[[Transaction], None] | None = None,
+        key: str = "",
     ) -> Accepted:
         """Write a document and the operation that brings the world to it, in one transaction, and begin with it.
 
-        `also` may write more in the same transaction.
+        `also` may write more in the same transaction; `key` comes from `once`.
         """
-        from backend.operations import journal  # noqa: PLC0415 - the list of VMs needs none
+        from backend.operations import idempotency, journal  # noqa: PLC0415 - the list of VMs needs none
 
         with self.store.transaction() as transaction:
             if also is not None:
                 also(transaction)
             written = transaction.put(body, expect=expect)
             if not operation_type:
+                if key:
+                    use = self._use("create" if expect == 0 else "update", body["updatedBy"])
+                    idempotency.record(transaction, self.store, key, written, use)
                 return Accepted(written, None)
             operation = journal.new_operation(operation_type, written, parameters, body["updatedBy"])
+            if key:
+                days = self.settings.operation_days
+                operation = idempotency.claim(transaction, self.store, key, operation, days)
             owner = self.runner.owner if self.operate else None
             operation = journal.begin(transaction, self.store, operation, owner)
         if self.operate:
@@ -144,11 +161,20 @@ class Home:
         return Accepted(written, operation)
 
     def operate_on(
-        self, document: Document, operation_type: str, parameters: dict[str, Any], *, expect: int | None = None
+        self,
+        document: Document,
+        operation_type: str,
+        parameters: dict[str, Any],
+        *,
+        expect: int | None = None,
+        key: str = "",
     ) -> Accepted:
-        """Begin an operation on an object whose document stays as it is; `expect` is the version that it must have."""
+        """Begin an operation on an object whose document stays as it is.
+
+        `expect` is the version that it must have; `key` comes from `once`.
+        """
         from backend.local.creation import current_user  # noqa: PLC0415 - pydantic
-        from backend.operations import journal  # noqa: PLC0415 - as above
+        from backend.operations import idempotency, journal  # noqa: PLC0415 - as above
 
         operation = journal.new_operation(operation_type, document, parameters, current_user())
         with self.store.transaction() as transaction:
@@ -159,12 +185,47 @@ class Home:
                     f"{kind.title} {document['name']}", "it was just deleted", f"see kc {kind.command} list"
                 )
             check_version(live, expect)
+            if key:
+                days = self.settings.operation_days
+                operation = idempotency.claim(transaction, self.store, key, operation, days)
             operation = journal.begin(
                 transaction, self.store, operation, self.runner.owner if self.operate else None
             )  # fmt: skip
         if self.operate:
             self.runner.start(operation["uid"])
         return Accepted(document, operation)
+
+    def once(self, key: str, call: str, asked: Any, perform: Callable[[str], Accepted]) -> Accepted:
+        """Return what `perform` gives; or, where the same was asked with the same key before, what it gave then.
+
+        `asked` are the call's arguments, as JSON values; `perform` hands what it is given to `accept` or `operate_on`
+        as their `key`. Raises ConflictError for a key under which something else was asked.
+        """
+        if not key:
+            return perform("")
+        from backend.local.creation import current_user  # noqa: PLC0415 - pydantic
+        from backend.operations import idempotency  # noqa: PLC0415 - few requests have a key
+
+        bound = idempotency.bind(key, call, asked)
+        use = self._use(call, current_user())
+        earlier = idempotency.recall(self.store, self.store.identity, bound, use.keep_days)
+        if earlier is None:
+            try:
+                accepted = perform(bound)
+            except KCError:
+                # Another process may have been faster with the very same request; then that is what came of it.
+                earlier = idempotency.recall(self.store, self.store.identity, bound, use.keep_days)
+                if earlier is None:
+                    raise
+            else:
+                idempotency.ensure_recorded(self.store, bound, accepted.document, use)
+                return accepted
+        return idempotency.repeat(self.store, earlier)
+
+    def _use(self, call: str, by: str) -> idempotency.Use:
+        from backend.operations.idempotency import Use  # noqa: PLC0415 - as above
+
+        return Use(call, by, self.settings.operation_days)
 
     def close(self) -> None:
         """Let go of everything."""

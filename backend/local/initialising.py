@@ -26,12 +26,21 @@ Report = Callable[[str], None]
 
 
 def _machine_type(
-    description: str, cpus: int, memory_mib: int, disk_gib: int, limits: tuple[int, int, int]
+    description: str, cpus: int, memory_mib: int, disk_gib: int, limits: tuple[int, int, int], **settings: Any
 ) -> Document:
+    """Return a machine type's spec; a running VM can be given all CPUs that it may have, and twice its memory.
+
+    A guest begins with the most memory that it can be given and hands the rest back, hence not more of it. QEMU plugs
+    no CPU into a running aarch64 machine.
+    """
     most_cpus, most_memory, most_disk = limits
     return {
         "description": description,
-        "hardware": {"cpus": cpus, "memoryMiB": memory_mib, "diskGiB": disk_gib},
+        **settings,
+        "hardware": {
+            "cpus": cpus, "memoryMiB": memory_mib, "diskGiB": disk_gib,
+            "maxCpus": 0 if settings.get("arch") == "aarch64" else most_cpus, "maxMemoryMiB": 2 * memory_mib,
+        },
         "parameters": {
             "cpus": {
                 "type": "integer", "title": "CPUs", "minimum": 1, "maximum": most_cpus, "default": cpus,
@@ -48,11 +57,14 @@ def _machine_type(
     }  # fmt: skip
 
 
+_ARM: dict[str, Any] = {"arch": "aarch64", "firmware": "uefi", "cpuModels": ["cortex-a57"]}
+
 MACHINE_TYPES: dict[str, dict[str, Any]] = {
     "tiny": _machine_type("for a router, a test or a small service", 1, 512, 2, (2, 1024, 20)),
     "small": _machine_type("for one service", 1, 2048, 10, (4, 8192, 100)),
     "medium": _machine_type("for a few services", 2, 4096, 20, (8, 16384, 500)),
     "large": _machine_type("for a database or a build", 4, 8192, 40, (16, 65536, 2000)),
+    "arm-tiny": _machine_type("for a test on aarch64", 1, 512, 2, (2, 1024, 20), **_ARM),
 }
 
 

@@ -24,6 +24,9 @@ Predicate = Callable[[Document], bool]
 TICK_SECONDS = 0.1
 ADDRESS_SECONDS = 2.0
 LOST_SECONDS = 2.0
+PROBE_SECONDS = 3.0
+# The uuid of no domain: to ask for it is the cheapest question that a host can be asked.
+NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 class Observer:
@@ -224,6 +227,8 @@ class _Watch:
         self.shown: dict[str, Document] = {}
         self.quiet = time.monotonic()
         self.addressed = 0.0
+        self.probed = time.monotonic()
+        self.answers = True
 
     def wants(self, kind: str) -> bool:
         return not self.kinds or kind in self.kinds
@@ -235,7 +240,7 @@ class _Watch:
             if not subscribed and self.wants(VM.name) and time.monotonic() - tried >= LOST_SECONDS:
                 tried = time.monotonic()
                 subscribed = self._subscribe()
-            batch = [*self._stored(), *self._observed()]
+            batch = [*self._stored(), *self._observed(), *self._probed()]
             yield from batch
             if batch:
                 self.quiet = time.monotonic()
@@ -305,6 +310,31 @@ class _Watch:
                 status = document["status"]
                 if status["power"] == "running" and document["spec"] and self.observer.missing(document):
                     yield from self._show(uid)
+
+    def _probed(self) -> Iterator[Event]:
+        """Yield every VM as stale once the host answers no more, and as it is once it does again.
+
+        A daemon that stands still ends no connection, and so gives no hint.
+        """
+        if not self.wants(VM.name) or time.monotonic() - self.probed < PROBE_SECONDS:
+            return
+        try:
+            self.observer.hypervisor.observe(NOBODY)
+            answers = True
+        except KCError:
+            answers = False
+        self.probed = time.monotonic()
+        if answers == self.answers:
+            return
+        self.answers = answers
+        if answers:
+            self.hints.append(("connection", "back"))
+            return
+        operations = running_operations(self.store)
+        for document in self.store.list_documents(VM.name).items:
+            stale = show_vm(document, observed=None, answered=False, operation=operations.get(document["uid"]))
+            if stale != self.shown.get(document["uid"]):
+                yield Event(self.since, "status", self._remember(stale))
 
     def _show_foreign(self, uid: str) -> Iterator[Event]:
         try:

@@ -81,11 +81,14 @@ class OperatingHome(Home):
     def resume(self, *, wait: bool = True, report: Callable[[str], None] | None = None) -> int:
         """Take up what an earlier process left unfinished, and return how many operations that were.
 
-        Waits until they ended, or until the hypervisor turns out not to answer.
+        Waits until they ended, or until the hypervisor turns out not to answer. A process that does not wait stays: it
+        goes on to take up what others leave.
         """
         expired = self._expire_trash()
-        uids = self.runner.take_up() if self.store.leases() else []
+        uids = self.runner.take_up(at_once=True) if self.store.leases() else []
         uids = list(dict.fromkeys([*expired, *uids]))
+        if self.operate and not wait:
+            self.runner.attend()
         for uid in uids:
             document = self.store.get(OPERATION.name, uid)
             if document is None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import ConflictError, UsageError
 from backend.local.operating import OperatingHome
 from backend.local.views import check_version, running_operations
-from backend.model.documents import Document, format_time
+from backend.model.documents import Document
 from backend.model.kinds import IMAGE, KEPT_KINDS, NETWORK, VM, Kind, find_kind
 from backend.model.upkeep import Compaction, Fault
-from backend.service import Accepted, ConsoleStream, DocumentPage, Event, Finding, Preview
+from backend.service import Accepted, Adoption, ConsoleStream, DocumentPage, Event, Finding, Preview
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,19 +56,24 @@ class LocalService(OperatingHome):
     # --- changing
     def check(self, document: Document) -> Document:
         """Return the document that `create` would accept."""
-        from backend.local.creation import prepare  # noqa: PLC0415 - pydantic
+        from backend.local.creation import describe_warnings, prepare  # noqa: PLC0415 - pydantic
 
-        return prepare(self.store, document)
+        body = prepare(self.store, document)
+        return {**body, **describe_warnings(body)}
 
-    def create(self, document: Document) -> Accepted:
+    def create(self, document: Document, *, key: str = "") -> Accepted:
         """Accept a new document; see the protocol."""
+        return self.once(key, "create", document, lambda bound: self._create(document, bound))
+
+    def _create(self, document: Document, key: str) -> Accepted:
         body = self.check(document)
+        warnings = body.pop("status", {})
         kind = find_kind(body["kind"])
         self._check_makeable(kind, body["name"])
         if kind is VM:
             self.check_domain_name(body["name"])
         operation_type = f"{kind.command}.create" if kind in (VM, NETWORK) else ""
-        return self.accept(body, operation_type, {}, expect=0)
+        return _with_status(self.accept(body, operation_type, {}, expect=0, key=key), warnings)
 
     @staticmethod
     def _check_makeable(kind: Kind, name: str) -> None:
@@ -79,22 +84,42 @@ class LocalService(OperatingHome):
         if kind not in KEPT_KINDS:
             raise UsageError(f"{kind.title} {name}", "it is not made from a document", "KC makes it by itself")
 
-    def update(self, document: Document, *, if_version: int | None = None, message: str = "") -> Accepted:
+    def update(
+        self, document: Document, *, if_version: int | None = None, message: str = "", key: str = ""
+    ) -> Accepted:
         """Accept another metadata and spec for an object; see the protocol."""
+        wanted = if_version if if_version is not None else document.get("version")
+        # Who reads, changes and asks again under the same key has read a newer version meanwhile.
+        asked = [{field: document.get(field) for field in ("kind", "name", "metadata", "spec")}, if_version, message]
+        return self.once(key, "update", asked, lambda bound: self._update(document, wanted, message, bound))
+
+    def _update(self, document: Document, wanted: int | None, message: str, key: str) -> Accepted:
         from backend.local.changing import prepare_update  # noqa: PLC0415 - pydantic
-        from backend.model.changes import compare_documents  # noqa: PLC0415 - lists compare nothing
 
         kind, live = self._find_changeable(document)
-        wanted = if_version if if_version is not None else document.get("version")
         check_version(live, wanted)
-        body = prepare_update(self.store, live, document, message)
-        if not compare_documents(live, body):
+        return self._change(kind, live, prepare_update(self.store, live, document, message), key)
+
+    def _change(self, kind: Kind, live: Document, body: Document, key: str) -> Accepted:
+        """Write the next version of an object, unless it says nothing new, and begin to bring the host to it."""
+        from backend.local.creation import describe_warnings  # noqa: PLC0415 - as above
+        from backend.local.disks import settle_trash  # noqa: PLC0415 - as above
+        from backend.model.changes import compare_documents  # noqa: PLC0415 - as above
+
+        is_renamed = body["name"] != live["name"]
+        if not is_renamed and not compare_documents(live, body):
             return Accepted(self.observer.show(live) if kind is VM else live, None)
-        if kind is VM:
-            # A request that meets a host which does not answer is refused before anything is written.
-            self.hypervisor.observe(live["uid"])
-        operation_type = f"{kind.command}.update" if kind in (VM, NETWORK) else ""
-        return self.accept(body, operation_type, {}, expect=live["version"])
+        if kind is not VM:
+            operation_type = f"{kind.command}.update" if kind is NETWORK else ""
+            return self.accept(body, operation_type, {}, expect=live["version"], key=key)
+        # A request that meets a host which does not answer is refused before anything is written.
+        self.hypervisor.observe(live["uid"])
+        if is_renamed:
+            self.check_domain_name(body["name"])
+        also = settle_trash(self.store, live, body, self.settings.grace_hours)
+        operation_type = "vm.rename" if is_renamed else "vm.update"
+        accepted = self.accept(body, operation_type, {}, expect=live["version"], also=also, key=key)
+        return _with_status(accepted, describe_warnings(body).get("status", {}))
 
     def _find_changeable(self, document: Document) -> tuple[Kind, Document]:
         kind = find_kind(str(document.get("kind", "")))
@@ -105,7 +130,8 @@ class LocalService(OperatingHome):
 
     def preview(self, document: Document) -> Preview:
         """Return what `create` or `update` would do; see the protocol."""
-        from backend.local.changing import build_preview, prepare_update  # noqa: PLC0415 - pydantic
+        from backend.local.changing import prepare_update  # noqa: PLC0415 - pydantic
+        from backend.local.effects import build_preview  # noqa: PLC0415 - as above
         from backend.model.changes import compare_documents  # noqa: PLC0415 - as above
 
         kind = find_kind(str(document.get("kind", "")))
@@ -125,12 +151,15 @@ class LocalService(OperatingHome):
         self, kind: str, name: str, version: int, *, if_version: int | None = None, message: str = ""
     ) -> Accepted:
         """Write a new version that is as an old one; see the protocol."""
+        from backend.local.changing import prepare_update  # noqa: PLC0415 - pydantic
+
         which = find_kind(kind)
         live = self.find_own(which, name)
+        check_version(live, if_version)
         old = self.find_version(which, name, version)
-        wish = {key: old[key] for key in ("kind", "name", "metadata", "spec")}
-        expected = live["version"] if if_version is None else if_version
-        return self.update(wish, if_version=expected, message=message or f"rollback to version {version}")
+        wish = {"kind": kind, "name": live["name"], "metadata": old["metadata"], "spec": old["spec"]}
+        body = prepare_update(self.store, live, wish, message or f"rollback to version {version}")
+        return self._change(which, live, {**body, "name": old["name"]}, "")
 
     def undo(self, kind: str, name: str, *, if_version: int | None = None) -> Accepted:
         """Take the newest change back; see the protocol."""
@@ -154,13 +183,15 @@ class LocalService(OperatingHome):
         keep_disks: bool = False,
         now: bool = False,
         message: str = "",
+        key: str = "",
     ) -> Accepted:
         """Delete an object; see the protocol."""
-        from backend.local.deleting import delete  # noqa: PLC0415 - pydantic
+        from backend.local.deleting import Wish, delete  # noqa: PLC0415 - pydantic
 
-        return delete(
-            self, find_kind(kind), name, if_version=if_version, keep_disks=keep_disks, now=now, message=message
-        )  # fmt: skip
+        wish = Wish(if_version=if_version, keep_disks=keep_disks, now=now, message=message, key="")
+        which = find_kind(kind)
+        asked = [which.name, name, *wish]
+        return self.once(key, "delete", asked, lambda bound: delete(self, which, name, wish._replace(key=bound)))
 
     def restore(self, kind: str, name: str, *, uid: str = "", new_disks: bool = False) -> Accepted:
         """Bring a deleted object back; see the protocol."""
@@ -174,33 +205,41 @@ class LocalService(OperatingHome):
 
         return empty(self, names)
 
-    def act(self, name: str, action: str, parameters: dict[str, Any] | None = None) -> Accepted:
-        """Start, stop or reboot a VM; see the protocol."""
-        from backend.local.creation import current_user  # noqa: PLC0415 - pydantic
+    def act(self, name: str, action: str, parameters: dict[str, Any] | None = None, *, key: str = "") -> Accepted:
+        """Do something to a VM; see the protocol."""
+        from backend.local.acting import act  # noqa: PLC0415 - pydantic
 
-        if action not in ("start", "stop", "reboot"):
-            raise UsageError(f"VM {name}", f"no such action: {action}", "known are start, stop and reboot")
-        document = self.find_own(VM, name)
-        observed = self.hypervisor.observe(document["uid"])
-        power = observed.power if observed is not None else "absent"
-        if action == "reboot":
-            if power != "running":
-                raise ConflictError(f"VM {name}", f"it is {power}", f"kc vm start {name}")
-            # What waits for a restart needs a new start of QEMU, which a reboot inside of it is not.
-            waits = document["status"].get("pendingRestart") and not (parameters or {}).get("force")
-            return self.operate_on(document, "vm.restart" if waits else "vm.reboot", parameters or {})
-        wanted = "running" if action == "start" else "stopped"
-        already = power == wanted or (wanted == "stopped" and power == "absent")
-        if already and document["spec"]["power"] == wanted:
-            return Accepted(self.observer.show(document), None)
-        body = {key: value for key, value in document.items() if key not in ("status", "version")}
-        body |= {
-            "spec": {**document["spec"], "power": wanted},
-            "updatedAt": format_time(),
-            "updatedBy": current_user(),
-            "message": action,
-        }
-        return self.accept(body, f"vm.{action}", parameters or {}, expect=document["version"])
+        asked = [name, action, parameters or {}]
+        return self.once(key, action, asked, lambda bound: act(self, name, action, parameters or {}, bound))
+
+    def clone(
+        self, name: str, new_name: str, *, metadata: Document | None = None, start: bool = False, key: str = ""
+    ) -> Accepted:
+        """Make a VM like another; see the protocol."""
+        from backend.local.acting import clone  # noqa: PLC0415 - pydantic
+
+        asked = [name, new_name, metadata, start]
+        return self.once(
+            key, "clone", asked, lambda bound: clone(self, name, new_name, metadata=metadata, start=start, key=bound)
+        )
+
+    def rename(self, name: str, new_name: str, *, if_version: int | None = None) -> Accepted:
+        """Give a VM another name; see the protocol."""
+        from backend.local.acting import rename  # noqa: PLC0415 - pydantic
+
+        return rename(self, name, new_name, if_version=if_version)
+
+    def preview_adoption(self, domain: str, *, name: str = "") -> Adoption:
+        """Return what adopting a domain would do; see the protocol."""
+        from backend.local.adopting import preview_adoption  # noqa: PLC0415 - pydantic
+
+        return preview_adoption(self, domain, name)
+
+    def adopt(self, domain: str, *, name: str = "", metadata: Document | None = None) -> Accepted:
+        """Take a foreign domain under management; see the protocol."""
+        from backend.local.adopting import adopt  # noqa: PLC0415 - pydantic
+
+        return adopt(self, domain, name, metadata)
 
     def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str]) -> Accepted:
         """Take the image in a local file; see the protocol."""
@@ -232,7 +271,15 @@ class LocalService(OperatingHome):
         operation = running_operations(self.store).get(document["uid"])
         if operation is not None:
             self.wait(operation["name"], timeout=START_SECONDS)
-        return open_console(self.hypervisor, document)
+        return open_console(self.hypervisor, document, self.settings.paths.runtime)
+
+    def display(self, name: str) -> ConsoleStream:
+        """Open a VM's screen."""
+        return self.hypervisor.display(self.find_own(VM, name)["uid"])
+
+    def screenshot(self, name: str) -> bytes:
+        """Return a picture of a VM's screen as PNG."""
+        return self.hypervisor.screenshot(self.find_own(VM, name)["uid"])
 
     def console_log(self, name: str, *, limit_bytes: int = 1 << 20) -> bytes:
         """Return the last of what a VM's console has said."""
@@ -281,6 +328,14 @@ class LocalService(OperatingHome):
             closing(open_store(target, retentions=retentions, etcd=etcd)) as new,
         ):
             return new.load(old.dump())
+
+
+def _with_status(accepted: Accepted, status: Document) -> Accepted:
+    """Return what was accepted, with more in its document's status than is kept of it."""
+    if not status:
+        return accepted
+    document = accepted.document
+    return accepted._replace(document={**document, "status": {**document.get("status", {}), **status}})
 
 
 def _parse_selector(selector: str) -> Selector | None:

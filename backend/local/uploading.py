@@ -31,7 +31,7 @@ def describe_image(path: Path, declared: dict[str, str], source: str = "") -> Do
     """Return the spec of the image in a file, once the file is known for a safe image; raise RefusedError otherwise."""
     facts = inspect_image(path, declared_format=declared.get("format", ""), declared_sha256=declared.get("sha256", ""))
     return {
-        "title": declared.get("title", ""),
+        "title": declared.get("title") or facts.title,
         "arch": declared.get("arch") or "x86_64",
         "format": facts.format,
         "digest": facts.digest,

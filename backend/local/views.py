@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, RefusedError
 from backend.hypervisor.plan import Address, ObservedDomain
-from backend.model.documents import API_VERSION, Document, is_readable
+from backend.model.documents import API_VERSION, Document, complete, is_readable
 from backend.model.kinds import OPERATION, VM, find_kind
 from backend.text import sanitise
 
@@ -80,6 +80,7 @@ def show_vm(
 
     `answered` says whether the hypervisor was asked and answered; without it the stored state stays, marked stale.
     """
+    document = complete(document)
     status = dict(document.get("status", {}))
     if not is_readable(document):
         return {**document, "status": {**status, "power": observed.power if observed else "unknown", "addresses": []}}

@@ -6,6 +6,7 @@ A document is `{"apiVersion", "kind", "name", "uid", "version", "metadata", "spe
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import Any
 
@@ -17,6 +18,20 @@ Document = dict[str, Any]
 def is_readable(document: Document) -> bool:
     """Return whether this KC knows the shape of a document; what a newer one wrote is shown, and left as it is."""
     return bool(document.get("apiVersion", API_VERSION) == API_VERSION)
+
+
+VM_ADDITIONS: dict[str, Any] = {
+    "disks": [], "cdrom": None, "autostart": True, "onCrash": "restart", "adopted": False, "passwordHash": "",
+}  # fmt: skip
+"""What VMs have had since their first shape, and what it is where a stored one does not say."""
+
+
+def complete(document: Document) -> Document:
+    """Return a stored VM with what VMs have had since it was written; anything else as it is."""
+    spec = document.get("spec", {})
+    if document["kind"] != "VM" or not spec or VM_ADDITIONS.keys() <= spec.keys() or not is_readable(document):
+        return document
+    return {**document, "spec": {**copy.deepcopy(VM_ADDITIONS), **spec}}
 
 
 def format_time(seconds: float | None = None) -> str:

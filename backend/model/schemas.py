@@ -12,20 +12,19 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from backend.errors import RefusedError
+from backend.model.base import Model
 from backend.model.documents import API_VERSION, Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
+from backend.model.machine_types import MachineTypeSpec
 from backend.text import sanitise
 
 # A name is a DNS label (RFC 1123): it becomes a host name, a domain's name and a part of a URL.
@@ -35,17 +34,6 @@ MAXIMUM_DOCUMENT_BYTES = 700 * 1024
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Bridge = r"bridge:[A-Za-z0-9_.-]{1,15}"
-
-
-def camel(name: str) -> str:
-    """Return a field's JSON name: camelCase, with binary units as they are written."""
-    return to_camel(name).replace("Mib", "MiB").replace("Gib", "GiB")
-
-
-class Model(BaseModel):
-    """What every model here shares: camelCase, no unknown field, no silent conversion."""
-
-    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid", strict=True)
 
 
 class Reference(Model):
@@ -109,6 +97,13 @@ class IPv6Plan(AddressPlan):
         return self
 
 
+def _check_device_id(name: str) -> str:
+    if name in ("root", "seed", "console", "cdrom"):
+        msg = f"{name} is the id of something else"
+        raise ValueError(msg)
+    return name
+
+
 class Nic(Model):
     """One network interface of a VM; KC fills in `id` and `mac`."""
 
@@ -119,20 +114,57 @@ class Nic(Model):
     ipv4: IPv4Plan = IPv4Plan()
     ipv6: IPv6Plan = IPv6Plan()
 
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, name: str) -> str:
+        return _check_device_id(name)
+
+
+class Disk(Model):
+    """A disk beside the first, which is the image's; KC fills in `id`."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9]{0,14})?$")] = ""
+    size_gib: Annotated[int, Field(ge=1, le=1 << 20)]
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, name: str) -> str:
+        return _check_device_id(name)
+
 
 class VMSpec(Model):
-    """What a VM is to be."""
+    """What a VM is to be; only one that was adopted has no image."""
 
-    image: Referring
+    image: Referring | None = None
     type: ReferringToType
     parameters: dict[str, Any] = Field(default_factory=dict, description="values for the machine type's parameters")
     nics: list[Nic] = Field(default_factory=list, max_length=16)
-    power: Literal["running", "stopped"] = "running"
+    disks: list[Disk] = Field(default_factory=list, max_length=16)
+    cdrom: Referring | None = Field(default=None, description="the image that is in the CD-ROM drive")
+    power: Literal["running", "paused", "stopped"] = "running"
+    autostart: bool = Field(default=True, description="a VM that is to run is started with its host")
+    on_crash: Literal["restart", "stop", "preserve"] = "restart"
+    adopted: bool = Field(
+        default=False, description="somebody else made the domain: its disks and devices are not KC's"
+    )
     description: Annotated[str, StringConstraints(max_length=2000)] = ""
     ssh_keys: list[Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=list, max_length=100)
     user_data: Annotated[str, StringConstraints(max_length=262144)] = ""
+    password_hash: Annotated[
+        str, StringConstraints(pattern=r"^(\$(y|gy|7|2[aby]|6|5)\$[./0-9A-Za-z$=,-]{8,500})?$")
+    ] = Field(default="", description="crypt(5) hash of the default user's password; never the password itself")
     host: str = ""
     hidden: bool = False
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if (self.image is None) != self.adopted:
+            msg = "an adopted VM has no image, and every other has one"
+            raise ValueError(msg)
+        if self.adopted and (self.disks or self.cdrom is not None):
+            msg = "the disks of an adopted VM are not KC's"
+            raise ValueError(msg)
+        return self
 
     @field_validator("ssh_keys")
     @classmethod
@@ -216,35 +248,6 @@ class NetworkSpec(Model):
         return [str(ip_address(server)) for server in servers]
 
 
-class Hardware(Model):
-    """The fixed settings of a machine type; a parameter of the same name overrides one."""
-
-    cpus: Annotated[int, Field(ge=1, le=240, title="CPUs")] = 1
-    memory_mib: Annotated[int, Field(ge=64, le=16 << 20, title="Memory")] = 512
-    disk_gib: Annotated[int, Field(ge=1, le=1 << 20, title="Disk")] = 2
-
-
-class MachineTypeSpec(Model):
-    """A template for VMs: fixed settings, and parameters that a VM may choose within limits.
-
-    Each parameter is a JSON Schema (2020-12) property named like the hardware setting that it overrides.
-    """
-
-    target: Literal["vm"] = "vm"
-    arch: Literal["x86_64", "aarch64"] = "x86_64"
-    firmware: Literal["bios", "uefi"] = "bios"
-    description: Annotated[str, StringConstraints(max_length=2000)] = ""
-    hardware: Hardware = Hardware()
-    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=50)
-
-    @model_validator(mode="after")
-    def _check_parameters(self) -> Self:
-        from backend.model.parameters import check_parameter_schemas  # noqa: PLC0415 - it imports jsonschema
-
-        check_parameter_schemas(self.parameters, {camel(name) for name in Hardware.model_fields})
-        return self
-
-
 class Target(Model):
     """What an operation works on."""
 
@@ -260,6 +263,7 @@ class OperationSpec(Model):
     type: str
     target: Target
     parameters: dict[str, Any] = Field(default_factory=dict)
+    idempotency_key: Annotated[str, StringConstraints(max_length=200)] = ""
 
 
 class TrashSpec(Model):
@@ -268,6 +272,7 @@ class TrashSpec(Model):
     target: Target
     document: dict[str, Any] = Field(description="the object as it was")
     until: str = Field(description="when what it has on the host is removed for good")
+    disk: str = Field(default="", description="the id of the one disk that was taken from a VM that goes on")
 
 
 SPECS: dict[str, type[Model]] = {

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from backend.model.kinds import OPERATION
 from backend.store.protocol import Store, Transaction
 
 LEASE_SECONDS = 15.0
+PRUNED_AT_ONCE = 20
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -77,7 +79,7 @@ def new_operation(operation_type: str, target: Document, parameters: dict[str, A
     return {
         "apiVersion": API_VERSION,
         "kind": OPERATION.name,
-        "name": f"op-{uid.replace('-', '')[:10]}",
+        "name": name_operation(uid),
         "uid": uid,
         "metadata": {},
         "spec": {
@@ -94,6 +96,11 @@ def new_operation(operation_type: str, target: Document, parameters: dict[str, A
         "updatedAt": now,
         "updatedBy": by,
     }
+
+
+def name_operation(uid: str) -> str:
+    """Return the name of an operation, which follows from its uid."""
+    return f"op-{uid.replace('-', '')[:10]}"
 
 
 def check_idle(transaction: Transaction, store: Store, target: Document) -> None:
@@ -119,25 +126,25 @@ def begin(transaction: Transaction, store: Store, operation: Document, owner: Ow
     """
     target = operation["spec"]["target"]
     check_idle(transaction, store, target)
-    written = transaction.put(operation, expect=0)
-    status = {"state": "queued", "percent": 0, "steps": [], "queuedAt": format_time()}
+    written = transaction.put(operation)
+    status = {**operation.get("status", {}), "state": "queued", "percent": 0, "steps": [], "queuedAt": format_time()}
     transaction.put_status(OPERATION.name, operation["uid"], status)
     claim = owner.claim(0) if owner is not None else {"fence": 0}
     transaction.put_lease(operation["uid"], {"target": target["uid"], **claim})
     return {**written, "status": status}
 
 
-def take(store: Store, owner: Owner, uid: str) -> int:
-    """Take the lease of an operation and return its fence; raise ConflictError where another holds it or it ended."""
+def take(store: Store, owner: Owner, uid: str) -> dict[str, Any]:
+    """Take the lease of an operation and return it; raise ConflictError where another holds it or it ended."""
     with store.transaction() as transaction:
         lease = transaction.get_lease(uid)
         if lease is None:
             raise ConflictError("operation", "it has ended")
         if not owner.may_take(lease):
             raise ConflictError("operation", "another process works on it")
-        fence = int(lease.get("fence", 0)) + 1
-        transaction.put_lease(uid, {**lease, **owner.claim(fence)})
-        return fence
+        taken = {**lease, **owner.claim(int(lease.get("fence", 0)) + 1)}
+        transaction.put_lease(uid, taken)
+        return taken
 
 
 def check_fence(transaction: Transaction, owner: Owner, uid: str, fence: int) -> dict[str, Any]:
@@ -148,12 +155,23 @@ def check_fence(transaction: Transaction, owner: Owner, uid: str, fence: int) ->
     return lease
 
 
-def renew(store: Store, owner: Owner, uid: str, fence: int) -> bool:
-    """Extend our lease, and return whether the operation is to be cancelled."""
+def renew(store: Store, owner: Owner, fences: Mapping[str, int | None]) -> tuple[list[str], list[str]]:
+    """Extend our leases, by operation with its fence; None: it waits for its turn, under whatever fence it has.
+
+    Returns the operations that are to be cancelled, and those that are not ours any more or have ended.
+    """
+    cancelled: list[str] = []
+    lost: list[str] = []
     with store.transaction() as transaction:
-        lease = check_fence(transaction, owner, uid, fence)
-        transaction.put_lease(uid, {**lease, **owner.claim(fence)})
-        return bool(lease.get("cancel"))
+        for uid, fence in fences.items():
+            lease = transaction.get_lease(uid)
+            if lease is None or lease.get("owner") != owner.token or fence not in (None, lease.get("fence")):
+                lost.append(uid)
+                continue
+            transaction.put_lease(uid, {**lease, **owner.claim(int(lease.get("fence", 0)))})
+            if lease.get("cancel"):
+                cancelled.append(uid)
+    return cancelled, lost
 
 
 def release(store: Store, owner: Owner, uid: str, fence: int) -> None:
@@ -175,3 +193,28 @@ def request_cancel(store: Store, name: str) -> Document:
             raise ConflictError(f"operation {name}", f"it has {state} already")
         transaction.put_lease(operation["uid"], {**lease, "cancel": True})
         return operation
+
+
+def prune(store: Store, keep_days: float, limit: int = PRUNED_AT_ONCE) -> int:
+    """Delete operations that ended longer ago than is kept, a few at a time, and return how many; 0 days: none."""
+    if not keep_days:
+        return 0
+    from backend.model.selectors import parse  # noqa: PLC0415 - most processes write no operation
+
+    before = format_time(time.time() - keep_days * 86400)
+    over = store.list_documents(OPERATION.name, where=parse(f"status.endedAt<{before}"), limit=limit).items
+    if not over:
+        return 0
+    with store.transaction() as transaction:
+        gone = [operation["uid"] for operation in over if _is_over(transaction, operation["uid"], before)]
+        for uid in gone:
+            transaction.delete(OPERATION.name, uid)
+    return len(gone)
+
+
+def _is_over(transaction: Transaction, uid: str, before: str) -> bool:
+    operation = transaction.get(OPERATION.name, uid)
+    if operation is None or transaction.get_lease(uid) is not None:
+        return False
+    ended = operation.get("status", {}).get("endedAt", "")
+    return bool(ended and ended < before)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from backend.errors import RefusedError
-from backend.operations import images, networks, trash, vms
+from backend.operations import images, networks, trash, vm_disks, vms
 from backend.operations.steps import Plan
 
 PLANS: dict[str, Plan] = {
     "vm.create": Plan(steps=vms.PRESENT, undo=vms.ABSENT),
     "vm.start": Plan(steps=vms.PRESENT),
     "vm.stop": Plan(steps=vms.STOPPED),
+    "vm.pause": Plan(steps=vms.PAUSED),
+    "vm.resume": Plan(steps=vms.PRESENT),
     "vm.update": Plan(steps=vms.CHANGED),
+    "vm.rename": Plan(steps=vms.CHANGED),
+    "vm.reconcile": Plan(steps=vms.CHANGED),
+    "vm.clone": Plan(steps=vms.CLONED, undo=vms.ABSENT),
+    "vm.adopt": Plan(steps=vms.ADOPTED, undo=vms.ABSENT),
+    "vm.snapshot": Plan(steps=vm_disks.SNAPSHOT_TAKEN),
+    "vm.restore-snapshot": Plan(steps=vms.SNAPSHOT_RESTORED),
+    "vm.delete-snapshot": Plan(steps=vm_disks.SNAPSHOT_DELETED),
     "vm.restore": Plan(steps=vms.PRESENT),
     "vm.restart": Plan(steps=vms.RESTARTED),
     "vm.reboot": Plan(steps=vms.REBOOTED),

@@ -7,6 +7,7 @@ import uuid
 from backend.images.volumes import image_volume
 from backend.model.documents import API_VERSION, Document, format_time
 from backend.model.kinds import IMAGE, TRASH, VM, find_kind
+from backend.operations.domain_plan import disk_volume
 from backend.operations.images import is_shared
 from backend.operations.steps import Context, Step
 from backend.store.protocol import Transaction
@@ -23,10 +24,15 @@ def discard(transaction: Transaction, document: Document, *, by: str, message: s
     transaction.delete(kind.name, document["uid"], by=by, message=message)
 
 
-def _describe(transaction: Transaction, document: Document, by: str, until: str) -> Document:
+def discard_disk(transaction: Transaction, document: Document, disk: str, *, by: str, until: str) -> None:
+    """Put a disk into the trash that a VM has no more; `document` is the VM as it had it."""
+    transaction.put(_describe(transaction, document, by, until, disk), expect=0)
+
+
+def _describe(transaction: Transaction, document: Document, by: str, until: str, disk: str = "") -> Document:
     kind = find_kind(document["kind"])
     uid = str(uuid.uuid4())
-    stem = f"{kind.command}-{document['name'][:_LONGEST_NAME]}"
+    stem = f"{'disk' if disk else kind.command}-{document['name'][:_LONGEST_NAME]}"
     name = f"{stem}-{uid[:4]}"
     if transaction.find(TRASH.name, name) is not None:
         name = f"{stem}-{uid[:8]}"
@@ -41,6 +47,7 @@ def _describe(transaction: Transaction, document: Document, by: str, until: str)
             "target": {key: document[key] for key in ("kind", "name", "uid", "version")},
             "document": {key: value for key, value in document.items() if key != "status"},
             "until": until,
+            "disk": disk,
         },
         "createdAt": now,
         "updatedAt": now,
@@ -50,8 +57,13 @@ def _describe(transaction: Transaction, document: Document, by: str, until: str)
 
 def purge(context: Context) -> None:
     """Delete what a deleted object still has on the host; what somebody else needs by now stays."""
-    target = context.target["spec"]["target"]
-    if context.store.get(target["kind"], target["uid"]) is not None:
+    target, disk = context.target["spec"]["target"], context.target["spec"].get("disk", "")
+    live = context.store.get(target["kind"], target["uid"])
+    if disk:
+        if live is None or all(other["id"] != disk for other in live["spec"]["disks"]):
+            context.hypervisor.ensure_volume_gone(disk_volume(target["uid"], disk))
+        return
+    if live is not None:
         return
     if target["kind"] == VM.name:
         for volume in context.hypervisor.list_volumes(f"kc-{target['uid']}-"):

@@ -14,6 +14,7 @@ from backend.service import Accepted
 from backend.text import sanitise
 from kc_tui.cli.applying_plan import ORDER, Item, plan, preview
 from kc_tui.cli.arguments import Parser, add_dry_run, add_message, add_timeout
+from kc_tui.cli.changing import tell_warnings
 from kc_tui.cli.commands import Command
 from kc_tui.cli.following import Follower, Outcome, judge
 from kc_tui.cli.session import Session
@@ -91,9 +92,13 @@ def _accept(session: Session, item: Item, items: Sequence[Item]) -> Iterator[Acc
             # What it refers to is there by now.
             item.preview = preview(session.service, item)
         if item.preview.before is None:
-            yield session.service.create(item.document)
+            accepted = session.service.create(item.document)
         elif item.preview.changes:
-            yield session.service.update(item.document, message=item.message)
+            accepted = session.service.update(item.document, message=item.message)
+        else:
+            return
+        tell_warnings(session, [accepted])
+        yield accepted
     except KCError as error:
         item.error = error
 

@@ -229,7 +229,8 @@ def _check_schema(item: Item, live: Document | None) -> dict[str, Any]:
     """Return an item's spec, checked, with its defaults; raise RefusedError."""
     from backend.model.schemas import validate_document  # noqa: PLC0415 - pydantic
 
-    kept = {key: live["spec"][key] for key in ("image", "type")} if live is not None else {}
+    live_spec = live["spec"] if live is not None else {}
+    kept = {key: live_spec[key] for key in ("image", "type", "adopted") if key in live_spec}
     spec: dict[str, Any] = validate_document({**item.document, "spec": kept | item.document["spec"]})["spec"]
     return spec
 

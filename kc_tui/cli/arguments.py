@@ -12,6 +12,8 @@ from backend.model.kinds import Kind
 
 FORMATS = ("table", "json", "yaml", "name")
 _MAXIMUM_HELP_WIDTH = 100
+# With a slash and a name (63) after it, it is within what the service takes (200).
+_LONGEST_KEY = 128
 _SHOWN_COUNTS = {"+": "{}…", "*": "[{}…]", "?": "[{}]"}
 
 
@@ -177,6 +179,27 @@ def parse_count(text: str) -> int:
     return number
 
 
+def parse_gibibytes(text: str) -> int:
+    """Return a size in GiB of at least 1, from a figure or a figure with a unit such as `1TiB`."""
+    return _parse_size(text, "GiB")
+
+
+def parse_mebibytes(text: str) -> int:
+    """Return a size in MiB of at least 1, from a figure or a figure with a unit such as `2GiB`."""
+    return _parse_size(text, "MiB")
+
+
+def _parse_size(text: str, unit: str) -> int:
+    if text.isdecimal():
+        return parse_count(text)
+    from backend.model.parameters import parse_quantity  # noqa: PLC0415 - most sizes are plain figures
+
+    try:
+        return parse_count(str(parse_quantity(text, unit)))
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
 def parse_seconds(text: str) -> float:
     """Return a time in seconds, above 0 and finite."""
     try:
@@ -217,6 +240,27 @@ def add_if_version(parser: Parser, kind: Kind) -> None:
         "--if-version", metavar="N", type=parse_count, complete=f"{kind.command}:versions",
         help="only where N is the version that it has; else exit 4 and show the difference",
     )  # fmt: skip
+
+
+def _parse_key(text: str) -> str:
+    if not text or len(text) > _LONGEST_KEY or not text.isprintable():
+        msg = f"it has 1 to {_LONGEST_KEY} characters, all printable"
+        raise ArgumentTypeError(msg)
+    return text
+
+
+def add_idempotency_key(parser: Parser) -> None:
+    """Add `--idempotency-key`."""
+    parser.add(
+        "--idempotency-key", metavar="K", type=_parse_key,
+        help="a word of yours: for a week the same command with it does nothing more, and prints the same",
+    )  # fmt: skip
+
+
+def key_of(arguments: Namespace, name: str) -> str:
+    """Return the idempotency key for what a command does to the object of a name; empty where none was given."""
+    given = getattr(arguments, "idempotency_key", None)
+    return f"{given}/{name}" if given else ""
 
 
 def add_yes(parser: Parser) -> None:

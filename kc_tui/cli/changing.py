@@ -1,42 +1,29 @@
-"""How a command changes what is there: read, change, write, wait, print; and `kc KIND set`."""
+"""How a command changes what is there: read, change, write, wait, print; and how it asks first."""
 
 from __future__ import annotations
 
 import copy
-import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from backend.errors import ConflictError, FailedError, KCError, NotFoundError, RefusedError, UsageError
-from backend.model.changes import compare_documents, format_path, json_patch, parse_path, remove_path, set_path
+from backend.errors import ConflictError, FailedError, KCError, NotFoundError, UsageError
+from backend.model.changes import compare_documents, json_patch
 from backend.model.documents import Document
-from backend.model.kinds import MACHINE_TYPE, VM, Kind
+from backend.model.kinds import OPERATION, Kind
 from backend.service import Accepted, Preview
-from backend.text import sanitise
-from kc_tui.cli.arguments import (
-    Parser,
-    add_dry_run,
-    add_if_version,
-    add_message,
-    add_metadata,
-    add_selector,
-    add_timeout,
-    parse_value,
-)  # fmt: skip
+from kc_tui.cli.arguments import Parser, add_dry_run, add_if_version, add_message, add_timeout, key_of
 from kc_tui.cli.diff import print_changes, render_changes, stream_width
 from kc_tui.cli.following import Follower
 from kc_tui.cli.output import print_data, print_names, print_results
 from kc_tui.cli.session import Session
 from kc_tui.cli.table import is_coloured
-from kc_tui.cli.verbs import Verb, choose_names, collect, plural, report_all, select
+from kc_tui.cli.verbs import collect, plural, report_all
 
 # Each time that somebody else was first, somebody got on: so many in a row are no accident.
 _ATTEMPTS = 50
-_ASSIGNMENT = re.compile(r'((?:[^"=]|"(?:[^"\\]|\\.)*")+)=(.*)', re.DOTALL)
-_HARDWARE = ("cpus", "memoryMiB", "diskGiB")
 _ROOTS = ("metadata", "spec")
 
 Edit = Callable[[Document], None]
@@ -82,6 +69,7 @@ def change_all(
         return _try_all(session, kind, names, edit, arguments, several=several)
     follower = Follower(session, timeout=arguments.timeout)
     written, errors = collect(lambda name: _write(session, kind, name, edit, arguments, follower), names)
+    tell_warnings(session, [entry.accepted for entry in written])
     code = finish(session, kind, follower, [entry.accepted for entry in written], errors, several=several)
     tell_versions(session, kind, written)
     if several and len(names) > 1:
@@ -97,6 +85,13 @@ def tell_versions(session: Session, kind: Kind, written: Sequence[Written]) -> N
             session.note(f"{kind.title} {name} is at version {version}; kc {kind.command} undo {name} takes it back")
         else:
             session.note(f"{kind.title} {name} is so already, at version {version}")
+
+
+def tell_warnings(session: Session, accepted: Iterable[Accepted]) -> None:
+    """Say what the service found odd in what it accepted, each thing once."""
+    lines = [line for entry in accepted for line in entry.document.get("status", {}).get("warnings") or ()]
+    for line in dict.fromkeys(lines):
+        session.note(f"warning: {line}")
 
 
 def finish(
@@ -130,7 +125,12 @@ def _write(session: Session, kind: Kind, name: str, edit: Edit, arguments: Names
         try:
             with explaining_conflicts(session, kind, name, version):
                 wanted = draft(current, edit)
-                return Written(session.service.update(wanted, if_version=version, message=arguments.message), version)
+                key = key_of(arguments, name)
+                if key and not compare_documents(current, wanted):
+                    # The same command was here before, or there is nothing to remember a key for.
+                    return Written(Accepted(current, _find_operation(session, key)), version)
+                accepted = session.service.update(wanted, if_version=version, message=arguments.message, key=key)
+                return Written(accepted, version)
         except StaleError:
             if arguments.if_version is not None:
                 raise
@@ -142,6 +142,12 @@ def _write(session: Session, kind: Kind, name: str, edit: Edit, arguments: Names
             follower.progress.clear()
     why = f"somebody else changed it {_ATTEMPTS} times meanwhile"
     raise ConflictError(f"{kind.title} {name}", why, f"see kc {kind.command} history {name}, and try again")
+
+
+def _find_operation(session: Session, key: str) -> Document | None:
+    """Return the operation that an idempotency key was used for, or None."""
+    items = session.service.list_documents(OPERATION.name, observe=False).items
+    return next((item for item in items if item["spec"].get("idempotencyKey") == key), None)
 
 
 def read_current(session: Session, kind: Kind, name: str, if_version: int | None) -> Document:
@@ -253,103 +259,3 @@ def ask(command: str, question: str, wanted: Sequence[str], otherwise: str) -> N
         print(file=sys.stderr)
     if not answer.endswith("\n") or answer.strip().lower() not in wanted:
         raise FailedError(command, "not confirmed", otherwise)
-
-
-# --- kc KIND set
-
-
-def _add_arguments(parser: Parser, kind: Kind) -> None:
-    parser.add("name", metavar="NAME", nargs="?", complete=kind.command, help=f"which {kind.title}")
-    parser.add(
-        "assignments", metavar="PATH=JSON", nargs="*", complete=f"{kind.command}:assignments",
-        help="a path below spec or metadata, and its new value; positions in lists are numbers",
-    )  # fmt: skip
-    add_metadata(parser)
-    parser.add(
-        "--unset", metavar="PATH", action="append", default=[], complete=f"{kind.command}:paths",
-        help="take away what is at a path; may be repeated",
-    )  # fmt: skip
-    add_selector(parser)
-    add_change_arguments(parser, kind)
-
-
-def _set(session: Session, kind: Kind, arguments: Namespace) -> int:
-    words = [*([] if arguments.name is None else [arguments.name]), *arguments.assignments]
-    if arguments.selector is None and words and "=" in words[0]:
-        raise UsageError(f"kc {kind.command} set", "give a name, or -l SELECTOR", f"see kc {kind.command} set --help")
-    names = choose_names(kind, words[:1] if arguments.selector is None else [], arguments.selector)
-    edit = _read_edit(kind, words[len(names) :], arguments)
-    names = names or [document["name"] for document in select(session, kind, arguments.selector)]
-    return change_all(session, kind, names, edit, arguments, several=arguments.selector is not None)
-
-
-def _read_edit(kind: Kind, words: Sequence[str], arguments: Namespace) -> Edit:
-    """Return the change that a command line asks for; raise UsageError, RefusedError."""
-    given = [_split(kind, word) for word in words]
-    # A key of the customer's own may hold what a path would take for a sign.
-    given += [(("metadata", *path), value) for path, value in arguments.meta]
-    unset = [_check_path(kind, text) for text in arguments.unset]
-    for path in unset:
-        if len(path) == 1:
-            raise RefusedError(path[0], "it cannot be taken away", f"name what is in it, or set {path[0]}={{}}")
-    if not given and not unset:
-        command = f"kc {kind.command} set"
-        raise UsageError(command, "there is nothing to set", f"give PATH=JSON, --meta or --unset; see {command} --help")
-    # From the end of each list, so that every position still is what it says.
-    unset.sort(key=lambda path: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in path])
-
-    def edit(document: Document) -> None:
-        for path in reversed(unset):
-            if has_path(document, path):
-                remove_path(document, path)
-        for path, value in given:
-            set_path(document, path, copy.deepcopy(value))
-
-    return edit
-
-
-def has_path(document: Document, path: Sequence[str]) -> bool:
-    """Return whether there is something at a path."""
-    value: Any = document
-    for part in path:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return False
-    return True
-
-
-def _split(kind: Kind, word: str) -> tuple[tuple[str, ...], Any]:
-    match = _ASSIGNMENT.fullmatch(word)
-    if match is None:
-        example = f"kc {kind.command} set NAME metadata.tenant=acme"
-        raise UsageError(f"kc {kind.command} set", f"{sanitise(word, 80)!r} is not PATH=JSON", f"such as {example}")
-    return _check_path(kind, match[1]), parse_value(match[2])
-
-
-def _check_path(kind: Kind, text: str) -> tuple[str, ...]:
-    """Return the parts of a path into what the customer writes; raise RefusedError for any other."""
-    path = parse_path(text)
-    if path[0] in _ROOTS:
-        return path
-    what = f"path {sanitise(text, 80)!r}"
-    if path[0] == "status":
-        raise RefusedError(what, "status is observed, nobody writes it", "say in spec what is wanted")
-    if path[0] in ("name", "uid", "version", "kind", "apiVersion", "createdAt", "updatedAt", "updatedBy", "message"):
-        raise RefusedError(what, f"{path[0]} is KC's own", "only metadata and spec can be written")
-    raise RefusedError(what, "it begins with neither spec nor metadata", f"did you mean {_guess_path(kind, path)}?")
-
-
-def _guess_path(kind: Kind, path: tuple[str, ...]) -> str:
-    from backend.model.schemas import document_schema  # noqa: PLC0415 - pydantic, for a mistake
-
-    if path[0] in document_schema(kind)["properties"]["spec"]["properties"]:
-        return f"spec.{format_path(path)}"
-    if path[0] in _HARDWARE and kind in (VM, MACHINE_TYPE):
-        return f"spec.{'parameters' if kind is VM else 'hardware'}.{format_path(path)}"
-    return f"metadata.{format_path(path)}"
-
-
-VERBS = {"set": Verb(_add_arguments, _set)}

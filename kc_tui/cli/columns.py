@@ -168,7 +168,35 @@ def describe_step(document: Document) -> str:
     if status.get("state") in _ENDED_TONES:
         return ""
     short = shorten(document)
-    return f"{short['step']} of {short['steps']}: {short['title']}" if short["steps"] else "waiting for its turn"
+    if not short["steps"]:
+        return "waiting for its turn"
+    retry = describe_retry(document)
+    return f"{short['step']} of {short['steps']}: {short['title']}" + (f", {retry}" if retry else "")
+
+
+def describe_retry(operation: Document) -> str:
+    """Return when and why an operation tries its step again; empty where it does not."""
+    retry = operation.get("status", {}).get("retry")
+    if not isinstance(retry, dict):
+        return ""
+    return f"attempt {retry.get('attempt', '')} at {show_time(str(retry.get('at', '')))}: {retry.get('why', '')}"
+
+
+def describe_amount(operation: Document) -> str:
+    """Return how much of the step at work is done where that is counted in bytes: `12 MiB of 1 GiB`; else empty."""
+    status = operation.get("status", {})
+    for step in status.get("undo" if status.get("state") == "undoing" else "steps") or []:
+        if step.get("state") == "running":
+            return show_amount(step)
+    return ""
+
+
+def show_amount(step: dict[str, Any]) -> str:
+    """Return how much of a step is done, in bytes; empty where nothing is counted."""
+    progress = step.get("progress")
+    if not isinstance(progress, dict) or not progress.get("total"):
+        return ""
+    return f"{_bytes(progress.get('done', 0))} of {_bytes(progress['total'])}"
 
 
 def _show_operation(document: Document) -> Sequence[Value]:
@@ -187,13 +215,16 @@ def _show_operation(document: Document) -> Sequence[Value]:
 def _show_trash(document: Document) -> Sequence[Value]:
     from kc_tui.state.formatting import GIB  # noqa: PLC0415 - the list of VMs shows no bytes
 
-    target, body = document["spec"]["target"], document["spec"]["document"]
-    disk = hardware_of(body).get("diskGiB") if target["kind"] == VM.name else None
+    spec = document["spec"]
+    target, body, part = spec["target"], spec["document"], spec.get("disk", "")
+    sizes = {disk["id"]: disk["sizeGiB"] for disk in body.get("spec", {}).get("disks", [])}
+    sizes |= {"": hardware_of(body).get("diskGiB")} if target["kind"] == VM.name else {}
+    disk = sizes.get(part)
     size = body.get("spec", {}).get("sizeBytes") if disk is None else disk * GIB
     return (
         str(document["name"]),
-        find_kind(target["kind"]).command,
-        str(target["name"]),
+        "disk" if part else find_kind(target["kind"]).command,
+        f"{part} of {target['name']}" if part else str(target["name"]),
         show_age(document),
         str(document.get("updatedBy", "")),
         show_time(str(document["spec"]["until"])),

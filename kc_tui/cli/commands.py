@@ -1,12 +1,13 @@
 """The tree of commands: what each noun is called, where it lives, and what a command is made of.
 
-A noun's module is imported when it is asked for, and only the parser of the chosen command is built.
+A noun's module is imported when it is asked for, and only the parser of the chosen command is built. A noun's verb may
+be a noun itself: `kc vm disk` has verbs of its own.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import NamedTuple
 
@@ -57,10 +58,39 @@ NOUNS: dict[str, Noun] = {
 }
 
 
-def load_commands(noun: str) -> dict[str, Command]:
+def load_commands(noun: Noun) -> dict[str, Command | Noun]:
     """Return a noun's commands by verb; a noun that is itself the command has it under the empty verb."""
-    commands: dict[str, Command] = import_module(f"kc_tui.cli.{NOUNS[noun].module}").COMMANDS
+    commands: dict[str, Command | Noun] = import_module(f"kc_tui.cli.{noun.module}").COMMANDS
     return commands
+
+
+def walk_commands(path: str, noun: Noun) -> Iterator[tuple[str, Command | Noun]]:
+    """Yield a noun and everything below it, each with its words after `kc`; what is above comes first."""
+    commands = load_commands(noun)
+    if "" in commands:
+        yield path, commands[""]
+        return
+    yield path, noun
+    for verb, entry in commands.items():
+        if isinstance(entry, Noun):
+            yield from walk_commands(f"{path} {verb}", entry)
+        else:
+            yield f"{path} {verb}", entry
+
+
+def late_command(
+    module: str, summary: str, text: str = "", examples: tuple[str, ...] = (), *, finishes: bool = True
+) -> Command:
+    """Return a command whose module, with its `add_arguments` and `run`, is imported when it is asked for."""
+
+    def add_arguments(parser: Parser) -> None:
+        import_module(f"kc_tui.cli.{module}").add_arguments(parser)
+
+    def run(session: Session, arguments: Namespace) -> int:
+        code: int = import_module(f"kc_tui.cli.{module}").run(session, arguments)
+        return code
+
+    return Command(summary, add_arguments, run, text, examples, finishes)
 
 
 def visible_nouns() -> list[str]:

@@ -59,13 +59,28 @@ def _list_assignments(service: Service, kind: Kind, given: list[str]) -> list[st
 
 def _list_deleted(service: Service, kind: Kind, _given: list[str]) -> list[str]:
     items = service.list_documents(TRASH.name, limit=MAXIMUM_NAMES).items
-    targets = [document["spec"]["target"] for document in items]
+    targets = [document["spec"]["target"] for document in items if not document["spec"].get("disk")]
     return [target["name"] for target in targets if target["kind"] == kind.name]
 
 
 def _list_nics(service: Service, kind: Kind, given: list[str]) -> list[str]:
-    document: Document = service.get(kind.name, given[1] if len(given) > 1 else "", observe=False)
+    document: Document = service.get(kind.name, _named(given), observe=False)
     return [nic["id"] for nic in document["spec"].get("nics", [])]
+
+
+def _list_disks(service: Service, kind: Kind, given: list[str]) -> list[str]:
+    spec = service.get(kind.name, _named(given), observe=False)["spec"]
+    return [*([] if spec.get("adopted") else ["root"]), *(disk["id"] for disk in spec.get("disks", []))]
+
+
+def _list_snapshots(service: Service, kind: Kind, given: list[str]) -> list[str]:
+    status = service.get(kind.name, _named(given)).get("status", {})
+    return [str(snapshot.get("name", "")) for snapshot in status.get("snapshots") or []]
+
+
+def _list_foreign(service: Service, kind: Kind, _given: list[str]) -> list[str]:
+    items = service.list_documents(kind.name, limit=MAXIMUM_NAMES).items
+    return [document["name"] for document in items if document.get("status", {}).get("foreign")]
 
 
 def _named(given: list[str]) -> str:
@@ -85,6 +100,9 @@ _PARTS: dict[str, Callable[[Service, Kind, list[str]], list[str]]] = {
     "assignments": _list_assignments,
     "deleted": _list_deleted,
     "nics": _list_nics,
+    "disks": _list_disks,
+    "snapshots": _list_snapshots,
+    "foreign": _list_foreign,
 }
 
 COMMANDS = {"": Command("", _add_arguments, _complete, finishes=False)}

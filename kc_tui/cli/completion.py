@@ -7,7 +7,7 @@ from argparse import SUPPRESS, Action, Namespace
 from typing import NamedTuple
 
 from kc_tui.cli.arguments import Parser
-from kc_tui.cli.commands import NOUNS, Command, load_commands, visible_nouns
+from kc_tui.cli.commands import NOUNS, Command, Noun, load_commands, visible_nouns, walk_commands
 from kc_tui.cli.session import Session
 
 SHELLS = ("bash", "zsh", "fish")
@@ -73,13 +73,12 @@ def describe_commands() -> list[Line]:
     common = tuple(option for option in _describe_command("", Command("", lambda _parser: None, _print)).options)
     lines = [Line("", tuple(nouns), common)]
     for noun, _summary in nouns:
-        commands = load_commands(noun)
-        if "" in commands:
-            lines.append(_describe_command(noun, commands[""]))
-            continue
-        verbs = tuple((verb, command.summary) for verb, command in commands.items())
-        lines.append(Line(noun, verbs, common))
-        lines += [_describe_command(f"{noun} {verb}", command) for verb, command in commands.items()]
+        for path, entry in walk_commands(noun, NOUNS[noun]):
+            if isinstance(entry, Noun):
+                verbs = tuple((verb, below.summary) for verb, below in load_commands(entry).items())
+                lines.append(Line(path, verbs, common))
+            else:
+                lines.append(_describe_command(path, entry))
     return lines
 
 

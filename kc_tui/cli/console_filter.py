@@ -12,6 +12,7 @@ import re
 from backend.text import sanitise_lines
 
 _ESCAPE = 0x1B
+_LAST_ASCII = 0x7F
 _TEXT, _ESCAPED, _STRING, _STRING_ESCAPED, _LEAD, _CODING = range(6)
 # ESC and: P (DCS), X (SOS), ] (OSC), ^ (PM), _ (APC), k (the title of screen).
 _OPENERS = frozenset(b"PX]^_k")
@@ -67,6 +68,10 @@ class StringFilter:
         elif byte == ord("%"):
             # Another character set would give bytes above 0x7f another meaning than the one that is judged here.
             self._state = _CODING
+        elif byte > _LAST_ASCII:
+            # No sequence goes on so: the escape is dropped, and the byte may begin a C1 control of its own.
+            self._state = _TEXT
+            self._take(byte, passed)
         elif byte != _ESCAPE:  # of two escapes the first is dropped, as a terminal does
             passed += bytes((_ESCAPE, byte))
             self._state = _TEXT

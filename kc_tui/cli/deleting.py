@@ -10,7 +10,15 @@ from backend.model.documents import Document
 from backend.model.kinds import TRASH, VM, Kind
 from backend.service import Accepted
 from backend.text import sanitise
-from kc_tui.cli.arguments import Parser, add_if_version, add_message, add_timeout, add_yes
+from kc_tui.cli.arguments import (
+    Parser,
+    add_idempotency_key,
+    add_if_version,
+    add_message,
+    add_timeout,
+    add_yes,
+    key_of,
+)  # fmt: skip
 from kc_tui.cli.changing import ask, explaining_conflicts, read_current, require_terminal
 from kc_tui.cli.columns import show_time
 from kc_tui.cli.following import Follower
@@ -31,6 +39,7 @@ def add_arguments(parser: Parser, kind: Kind) -> None:
     add_message(parser)
     add_if_version(parser, kind)
     add_timeout(parser)
+    add_idempotency_key(parser)
 
 
 def delete(session: Session, kind: Kind, arguments: Namespace) -> int:
@@ -77,7 +86,13 @@ def _delete_one(session: Session, kind: Kind, name: str, arguments: Namespace, *
         read_current(session, kind, name, version)
     with explaining_conflicts(session, kind, name, version):
         return session.service.delete(
-            kind.name, name, if_version=version, keep_disks=keep_disks, now=arguments.now, message=arguments.message
+            kind.name,
+            name,
+            if_version=version,
+            keep_disks=keep_disks,
+            now=arguments.now,
+            message=arguments.message,
+            key=key_of(arguments, name),
         )
 
 
@@ -98,7 +113,12 @@ def _tell(session: Session, kind: Kind, deleted: Sequence[Document], *, now: boo
 def _find_untils(session: Session) -> dict[str, str]:
     """Return until when each deleted object can be brought back, by its uid."""
     page = session.service.list_documents(TRASH.name)
-    return {document["spec"]["target"]["uid"]: document["spec"]["until"] for document in page.items}
+    # A disk that was taken from a VM is there under the VM's uid too.
+    return {
+        document["spec"]["target"]["uid"]: document["spec"]["until"]
+        for document in page.items
+        if not document["spec"].get("disk")
+    }
 
 
 def name_some(names: Sequence[str]) -> str:

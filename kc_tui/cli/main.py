@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import FailedError, KCError, UsageError
 from kc_tui.cli.arguments import Parser
-from kc_tui.cli.commands import NOUNS, Command, load_commands, visible_nouns
+from kc_tui.cli.commands import NOUNS, Command, Noun, load_commands, visible_nouns
 from kc_tui.cli.reporting import report_error, wants_json
 from kc_tui.cli.session import Session
 
@@ -92,17 +92,26 @@ def _dispatch(arguments: list[str], open_service: Opener | None, open_applicatio
         return _open_application(front, open_application)
     if noun not in NOUNS:
         raise UsageError("usage of kc", f"no command {noun!r}", _suggest(noun, visible_nouns(), "kc --help"))
+    return _descend(noun, NOUNS[noun], front, rest, open_service)
+
+
+def _descend(path: str, noun: Noun, front: list[str], rest: list[str], open_service: Opener | None) -> int:
+    """Run what the words after a noun ask for; `front` are the options before them."""
     commands = load_commands(noun)
-    if "" in commands:
-        return _run_command(noun, commands[""], front + rest, open_service)
+    entry = commands.get("")
+    if isinstance(entry, Command):
+        return _run_command(path, entry, front + rest, open_service)
     more, verb, rest = split_front(rest)
     if "-h" in more or "--help" in more:
-        print(_describe_noun(noun, commands))
+        print(_describe_noun(path, noun, commands))
         return 0
     if verb not in commands:
         why = f"no verb {verb!r}" if verb else "a verb is missing"
-        raise UsageError(f"usage of kc {noun}", why, _suggest(verb, list(commands), f"kc {noun} --help"))
-    return _run_command(f"{noun} {verb}", commands[verb], front + more + rest, open_service)
+        raise UsageError(f"usage of kc {path}", why, _suggest(verb, list(commands), f"kc {path} --help"))
+    entry = commands[verb]
+    if isinstance(entry, Noun):
+        return _descend(f"{path} {verb}", entry, front + more, rest, open_service)
+    return _run_command(f"{path} {verb}", entry, front + more + rest, open_service)
 
 
 def _run_command(path: str, command: Command, arguments: list[str], open_service: Opener | None) -> int:
@@ -187,16 +196,16 @@ def _describe_root() -> str:
     return "\n".join(lines)
 
 
-def _describe_noun(noun: str, commands: dict[str, Command]) -> str:
+def _describe_noun(path: str, noun: Noun, commands: dict[str, Command | Noun]) -> str:
     lines = [
-        f"kc {noun}: {NOUNS[noun].summary}",
+        f"kc {path}: {noun.summary}",
         "",
-        f"usage: kc {noun} VERB …       kc {noun} VERB --help says more",
+        f"usage: kc {path} VERB …       kc {path} VERB --help says more",
         "",
         "verbs:",
-        *_list_lines([(verb, command.summary) for verb, command in commands.items()]),
+        *_list_lines([(verb, entry.summary) for verb, entry in commands.items()]),
     ]
-    examples = [example for command in commands.values() for example in command.examples[:1]]
+    examples = [entry.examples[0] for entry in commands.values() if isinstance(entry, Command) and entry.examples]
     if examples:
         lines += ["", "examples:", *(f"  {example}" for example in examples)]
     return "\n".join(lines)

@@ -2,71 +2,64 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from backend.errors import NotFoundError, RefusedError, UsageError
-from backend.model.documents import Document, is_readable, name_of
+from backend.errors import NotFoundError
+from backend.model.documents import Document, name_of
 from backend.model.kinds import VM
 from backend.text import sanitise
 from kc_tui.cli.arguments import Parser
 from kc_tui.cli.changing import Edit, add_change_arguments, change_all
 from kc_tui.cli.columns import DASH, describe_plan, sort_addresses
-from kc_tui.cli.output import print_data
+from kc_tui.cli.commands import Command
+from kc_tui.cli.parts import get_vm, print_parts
 from kc_tui.cli.session import Session
-from kc_tui.cli.table import Column, Value, print_table
+from kc_tui.cli.table import Column, Value
 from kc_tui.cli.vm_create import parse_nic
 
-ACTIONS = ("list", "add", "remove")
 _COLUMNS = (
     Column("NIC"), Column("NETWORK"), Column("MAC"), Column("IPV4"), Column("IPV6"), Column("ADDRESS"),
 )  # fmt: skip
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add what `kc vm nic` takes."""
-    parser.add("action", metavar="list|add|remove", choices=ACTIONS, help="list NAME, add NAME or remove NAME NIC")
+def _add_list_arguments(parser: Parser) -> None:
     parser.add("name", metavar="NAME", complete="vm", help="which VM")
-    parser.add("nics", metavar="NIC", nargs="*", complete="vm:nics", help="which NIC is to go: its id, or its MAC")
+
+
+def _add_add_arguments(parser: Parser) -> None:
+    _add_list_arguments(parser)
     parser.add(
-        "--network", metavar="N[,…]", action="append", default=[], type=parse_nic, complete="network",
+        "--network", metavar="N[,…]", dest="nics", action="append", required=True, type=parse_nic, complete="network",
         help="the network that a new NIC joins, with ipv4=, ipv6= and mac= as at kc vm create; again for more",
     )  # fmt: skip
     add_change_arguments(parser, VM)
 
 
-def run(session: Session, arguments: Namespace) -> int:
-    """List, add or remove NICs, and return the exit code."""
-    action = arguments.action
-    what, hint = f"usage of kc vm nic {action}", "see kc vm nic --help"
-    if bool(arguments.network) != (action == "add"):
-        raise UsageError(what, "give --network" if action == "add" else "--network goes with add", hint)
-    if bool(arguments.nics) != (action == "remove"):
-        raise UsageError(what, "a NIC is missing" if action == "remove" else "it takes one name", hint)
-    if action == "list":
-        return _list(session, arguments.name)
-    edit = _adding(arguments.network) if action == "add" else _removing(arguments.nics)
-    return change_all(session, VM, [arguments.name], edit, arguments)
+def _add_remove_arguments(parser: Parser) -> None:
+    _add_list_arguments(parser)
+    parser.add("nics", metavar="NIC", nargs="+", complete="vm:nics", help="which NIC is to go: its id, or its MAC")
+    add_change_arguments(parser, VM)
 
 
-def _list(session: Session, name: str) -> int:
-    document = session.service.get(VM.name, name)
-    if not is_readable(document):
-        raise RefusedError(f"VM {name}", "a newer KC wrote it", f"see kc vm show {name} -o json")
+def _add(session: Session, arguments: Namespace) -> int:
+    return change_all(session, VM, [arguments.name], _adding(arguments.nics), arguments)
+
+
+def _remove(session: Session, arguments: Namespace) -> int:
+    return change_all(session, VM, [arguments.name], _removing(arguments.nics), arguments)
+
+
+def _list(session: Session, arguments: Namespace) -> int:
+    name = arguments.name
+    document = get_vm(session, name)
     addresses = sort_addresses(document)
     items = [
         {**nic, "addresses": [entry for entry in addresses if entry.get("nic") == nic.get("id")]}
         for nic in document.get("spec", {}).get("nics", [])
     ]
-    if session.output in ("json", "yaml"):
-        print_data(session, {"items": items})
-    elif session.output == "name":
-        sys.stdout.write("".join(f"{sanitise(nic['id'])}\n" for nic in items))
-    elif items:
-        print_table(_COLUMNS, [_show(nic) for nic in items])
-    else:
-        session.note(f"VM {name} has no NIC; kc vm nic add {name} --network N gives it one")
+    hint = f"VM {name} has no NIC; kc vm nic add {name} --network N gives it one"
+    print_parts(session, _COLUMNS, items, [_show(nic) for nic in items], hint, named="id")
     return 0
 
 
@@ -106,3 +99,28 @@ def _find(name: str, nics: Sequence[Document], word: str) -> Document:
     known = ", ".join(f"{nic.get('id', '')} on {name_of(nic.get('network'))}" for nic in nics)
     hint = f"there is {known}" if known else "it has none"
     raise NotFoundError(f"VM {name}", f"no NIC {sanitise(word, 40)}", hint)
+
+
+COMMANDS = {
+    "list": Command(
+        "list the NICs of a VM",
+        _add_list_arguments,
+        _list,
+        "List the NICs of a VM, with the addresses that they have.",
+        ("kc vm nic list web",),
+    ),
+    "add": Command(
+        "give a VM more NICs",
+        _add_add_arguments,
+        _add,
+        "Give a VM more NICs, while it runs or not.",
+        ("kc vm nic add web --network lab,ipv4=10.20.0.5/24",),
+    ),
+    "remove": Command(
+        "take NICs from a VM",
+        _add_remove_arguments,
+        _remove,
+        "Take NICs from a VM, while it runs or not; a guest that runs must let go of them.",
+        ("kc vm nic remove web nic1",),
+    ),
+}

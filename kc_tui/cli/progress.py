@@ -9,6 +9,7 @@ from backend.model.documents import Document
 from backend.model.kinds import OPERATION
 from backend.text import sanitise
 from kc_tui.cli.arguments import terminal_width
+from kc_tui.cli.columns import describe_amount, describe_retry
 from kc_tui.cli.table import clip
 
 _CLEAR = "\r\x1b[K"
@@ -25,7 +26,9 @@ def describe_operation(operation: Document) -> str:
     if not short["title"] or short["state"] not in ("running", "undoing"):
         return ""
     undoing = "undoing, " if short["state"] == "undoing" else ""
-    return f"{target}: {undoing}step {short['step']} of {short['steps']}: {short['title']}"
+    retry = describe_retry(operation)
+    text = f"{target}: {undoing}step {short['step']} of {short['steps']}: {short['title']}"
+    return f"{text}, {retry}" if retry else text
 
 
 def describe_vm(document: Document) -> str:
@@ -53,13 +56,13 @@ class ProgressLine:
             return
         if document.get("kind") == OPERATION.name:
             text = sanitise(describe_operation(document))
-            percent = document.get("status", {}).get("percent", 0)
+            amount = describe_amount(document)
+            share = (f"  {amount}" if amount else "") + f"  {document.get('status', {}).get('percent', 0)} %"
         else:
-            text, percent = sanitise(describe_vm(document)), None
+            text, share = sanitise(describe_vm(document)), ""
         if not text:
             return
         if self._rewrites:
-            share = "" if percent is None else f"  {percent} %"
             width = terminal_width(self._stream.fileno()) - 1
             # Said first: a ctrl-c may come as soon as the line can be seen.
             self._drawn = True

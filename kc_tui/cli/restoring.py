@@ -128,7 +128,9 @@ def _restore(session: Session, kind: Kind, arguments: Namespace) -> int:
         raise UsageError(f"kc {kind.command} restore", "--uid goes with one name", "name the one that it belongs to")
     targets = [(name, arguments.uid) for name in names]
     if not names:
-        found = [document["spec"]["target"] for document in select(session, TRASH, arguments.selector)]
+        deleted = [document["spec"] for document in select(session, TRASH, arguments.selector)]
+        # A single disk comes back with its VM's document: kc vm undo.
+        found = [spec["target"] for spec in deleted if not spec.get("disk")]
         targets = [(target["name"], target["uid"]) for target in found if target["kind"] == kind.name]
     new_disks = bool(getattr(arguments, "new_disks", False))
     follower = Follower(session, timeout=arguments.timeout)

@@ -51,7 +51,7 @@ _KEPT_VERBS = {
         ("kc {kind} diff NAME 3", "kc {kind} diff NAME 3 5 -o json"),
     ),
     "set": _Description(
-        "changing",
+        "setting",
         "change values of {title}s",
         "Change values: each PATH=JSON gives a path below spec or metadata a value, JSON where it parses, else text. "
         "What somebody else changes meanwhile stays; with --if-version the change is refused instead.",

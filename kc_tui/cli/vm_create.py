@@ -6,20 +6,25 @@ from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
-from backend.errors import KCError, NotFoundError, RefusedError, UsageError
+from backend.errors import ConflictError, KCError, NotFoundError, RefusedError, UsageError
 from backend.model.documents import Document
 from backend.model.kinds import VM
 from backend.service import Accepted
 from kc_tui.cli.arguments import (
     Parser,
+    add_idempotency_key,
     add_metadata,
     add_timeout,
     build_tree,
+    key_of,
     parse_assignment,
     parse_count,
+    parse_gibibytes,
 )  # fmt: skip
+from kc_tui.cli.changing import tell_warnings
 from kc_tui.cli.following import Follower
 from kc_tui.cli.output import print_results
+from kc_tui.cli.quantities import has_quantities, read_quantities
 from kc_tui.cli.session import Session
 from kc_tui.cli.verbs import plural, report_all
 
@@ -46,16 +51,26 @@ def add_arguments(parser: Parser) -> None:
         "--set", metavar="PARAM=V", dest="parameters", action="append", default=[], type=parse_assignment,
         help="a parameter of the machine type, such as cpus=2; see kc type show T",
     )  # fmt: skip
+    parser.add(
+        "--disk", metavar="GIB", dest="disks", action="append", default=[], type=parse_gibibytes,
+        help="another disk, empty; again for more",
+    )  # fmt: skip
+    parser.add("--cdrom", metavar="IMAGE", default="", complete="image", help="the image that is in its CD-ROM drive")
     add_metadata(parser)
     parser.add(
         "--ssh-key", metavar="FILE|TEXT", action="append", default=[], complete="file",
         help="a public key that may log in, or a file with some",
     )  # fmt: skip
     parser.add("--user-data", metavar="FILE", complete="file", help="cloud-init's user-data; - reads standard input")
+    parser.add(
+        "--password-hash", metavar="H", default="",
+        help="crypt(5) hash of the default user's password, as openssl passwd -6 prints it",
+    )  # fmt: skip
     parser.add("--no-start", action="store_true", help="make it, and leave it off")
     parser.add("--wait", choices=("running", "ready"), help="until when to wait (default: running)")
     add_timeout(parser)
     parser.add("--count", metavar="N", type=parse_count, help="make N of them: NAME-1 to NAME-N")
+    add_idempotency_key(parser)
 
 
 def parse_nic(text: str) -> Document:
@@ -133,8 +148,8 @@ def check_usage(session: Session, arguments: Namespace) -> None:
             raise UsageError(what, "several VMs cannot share one address", "leave mac and CIDR out with --count")
 
 
-def build_document(arguments: Namespace) -> Document:
-    """Return the document that the flags ask for."""
+def build_document(session: Session, arguments: Namespace) -> Document:
+    """Return the document that the flags ask for; a value with a unit is read as the machine type wants it."""
     spec: dict[str, Any] = {
         "image": arguments.image,
         "type": arguments.type,
@@ -143,6 +158,14 @@ def build_document(arguments: Namespace) -> Document:
     }
     if arguments.parameters:
         spec["parameters"] = dict(arguments.parameters)
+        if has_quantities(arguments.parameters):
+            spec["parameters"] = read_quantities(session, arguments.type, None, arguments.parameters)
+    if arguments.disks:
+        spec["disks"] = [{"sizeGiB": size} for size in arguments.disks]
+    if arguments.cdrom:
+        spec["cdrom"] = arguments.cdrom
+    if arguments.password_hash:
+        spec["passwordHash"] = arguments.password_hash
     keys = [key for given in arguments.ssh_key for key in read_keys(given)]
     if keys:
         spec["sshKeys"] = list(dict.fromkeys(keys))
@@ -152,35 +175,45 @@ def build_document(arguments: Namespace) -> Document:
     return {"kind": VM.name, "name": arguments.name, "metadata": metadata, "spec": spec}
 
 
-def create(session: Session, arguments: Namespace) -> int:
+def run(session: Session, arguments: Namespace) -> int:
     """Make the VMs, wait as asked, print them and return the exit code."""
     check_usage(session, arguments)
-    document = build_document(arguments)
+    document = build_document(session, arguments)
     several = arguments.count is not None
     documents = [document]
     if several:
         documents = [{**document, "name": f"{arguments.name}-{number + 1}"} for number in range(arguments.count)]
     if len(documents) > 1:
         # All or none, as far as can be known beforehand.
-        for entry in documents:
-            session.service.check(entry)
+        _check_all(session, arguments, documents)
     follower = Follower(session, timeout=arguments.timeout)
-    accepted, errors = _accept(session, documents)
+    accepted, errors = _accept(session, arguments, documents)
+    tell_warnings(session, accepted)
     outcomes = follower.follow(accepted)
     shown, more = follower.conclude(outcomes, arguments.wait or "running")
     print_results(session, VM, shown, several=several)
     errors += more
-    if len(documents) > 1 and errors:
+    if len(documents) > 1 and session.waits:
         session.note(f"{len(shown)} of {plural(VM, len(documents))} made")
     return report_all(session, errors)
 
 
-def _accept(session: Session, documents: list[Document]) -> tuple[list[Accepted], list[KCError]]:
+def _check_all(session: Session, arguments: Namespace, documents: list[Document]) -> None:
+    for document in documents:
+        try:
+            session.service.check(document)
+        except ConflictError:
+            # With a key it may be there because this is what made it; the service knows.
+            if not arguments.idempotency_key:
+                raise
+
+
+def _accept(session: Session, arguments: Namespace, documents: list[Document]) -> tuple[list[Accepted], list[KCError]]:
     """Return what was accepted up to the first error, and that error."""
     accepted: list[Accepted] = []
     for document in documents:
         try:
-            accepted.append(session.service.create(document))
+            accepted.append(session.service.create(document, key=key_of(arguments, document["name"])))
         except KCError as error:
             return accepted, [error]
     return accepted, []

@@ -1,4 +1,4 @@
-"""`kc vm start|stop|reboot`."""
+"""`kc vm start|stop|reboot|pause|resume`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kc_tui.cli.output import print_results
 from kc_tui.cli.session import Session
 from kc_tui.cli.verbs import add_targets, collect, find_targets, plural, report_all
 
-_DONE = {"start": "started", "stop": "stopped", "reboot": "rebooted"}
-_STATE = {"start": "running", "stop": "stopped"}
+_DONE = {"start": "started", "stop": "stopped", "reboot": "rebooted", "pause": "paused", "resume": "resumed"}
+_STATE = {"start": "running", "stop": "stopped", "pause": "paused", "resume": "running"}
 
 
 def add_arguments(parser: Parser, action: str, force: str) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: Parser, action: str, force: str) -> None:
     add_targets(parser, VM)
     if force:
         parser.add("--force", action="store_true", help=force)
-    if action != "stop":
+    if action not in ("stop", "pause"):
         parser.add("--wait", choices=("running", "ready"), default="running", help="until when (default: running)")
     add_timeout(parser)
 

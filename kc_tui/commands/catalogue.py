@@ -8,17 +8,14 @@ from kc_tui.commands.command import Command, Danger, Scope
 from kc_tui.commands.conditions import (
     can_cancel,
     can_change,
-    can_delete,
     can_edit,
-    can_start,
     can_undo,
-    has_console,
     has_one,
     has_rows,
     has_subject,
     is_in_trash,
-    is_running,
 )
+from kc_tui.commands.vm_commands import VM_COMMANDS
 
 _OPEN_AND_MAKE: Final = (
     Command(
@@ -39,73 +36,6 @@ _OPEN_AND_MAKE: Final = (
         scope=Scope.VM,
         help="Walk through image, networks, machine type and parameters to a running VM.",
         bar=2,
-    ),
-)
-
-_VMS: Final = (
-    Command(
-        id="vm.console",
-        title="console",
-        keys=("c",),
-        scope=Scope.VM,
-        help="Work on the VM's serial console; ctrl-] leaves it.",
-        when=has_console,
-        bar=4,
-    ),
-    Command(
-        id="vm.stop",
-        title="stop",
-        keys=("s",),
-        scope=Scope.VM,
-        help="Ask the guest to shut down.",
-        danger=Danger.CONFIRM,
-        when=is_running("stop"),
-        bar=5,
-        twin="power",
-    ),
-    Command(
-        id="vm.start",
-        title="start",
-        keys=("s",),
-        scope=Scope.VM,
-        help="Switch the VM on.",
-        when=can_start,
-        bar=5,
-        twin="power",
-    ),
-    Command(
-        id="vm.reboot",
-        title="reboot",
-        keys=("r",),
-        scope=Scope.VM,
-        help="Ask the guest to reboot.",
-        danger=Danger.CONFIRM,
-        when=is_running("reboot"),
-        bar=10,
-    ),
-    Command(
-        id="vm.delete",
-        title="delete",
-        keys=("d",),
-        scope=Scope.VM,
-        help="Put the VM into the trash with its disks, or remove it for good.",
-        danger=Danger.CONFIRM,
-        when=can_delete,
-        bar=6,
-    ),
-    Command(
-        id="vm.metadata",
-        title="metadata",
-        keys=("m",),
-        scope=Scope.VM,
-        help="Show the VM's metadata.",
-    ),
-    Command(
-        id="vm.columns",
-        title="metadata columns",
-        keys=("C",),
-        scope=Scope.VM,
-        help="Choose which metadata the list shows where it has 140 columns.",
     ),
 )
 
@@ -361,6 +291,7 @@ _APP: Final = (
 )
 
 COMMANDS: Final = (
-    *_OPEN_AND_MAKE, *_VMS, *_OTHERS, *_OBJECTS, *_HISTORY, *_TRASH, *_OPERATIONS, *_LISTS, *_APP, *_SECTIONS, *_MOVES
+    *_OPEN_AND_MAKE, *VM_COMMANDS, *_OTHERS, *_OBJECTS, *_HISTORY, *_TRASH, *_OPERATIONS, *_LISTS, *_APP, *_SECTIONS,
+    *_MOVES,
 )  # fmt: skip
 """All commands, in the order of the key bar and the help."""

@@ -53,7 +53,7 @@ class Subject:
 
     `kind` is that of the command line (`vm`, `image`, `network`, `type`, `op`, `trash`), `state` the word shown for it
     (`running`, `stopped` …), `busy` what is being done to it at the moment, if anything. `version` is that of its
-    document, 0 where it has none or it is not known.
+    document, 0 where it has none or it is not known. A VM that `is_adopted` was made by somebody else.
     """
 
     kind: str
@@ -63,6 +63,7 @@ class Subject:
     is_foreign: bool = False
     uid: str = ""
     version: int = 0
+    is_adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,53 @@ def is_running(verb: str) -> Condition:
     return condition
 
 
+def is_in_state(state: str, verb: str) -> Condition:
+    """Need a VM in a state, for a verb such as `pause`."""
+
+    def condition(context: Context) -> str | None:
+        if reason := _refuse_unmanaged(context):
+            return reason
+        if any(subject.state == state for subject in context.subjects):
+            return None
+        return _name(context.subjects, f"is {context.subjects[0].state}: there is nothing to {verb}")
+
+    return condition
+
+
+def is_one(*, on: bool = False, own_disks: bool = False) -> Condition:
+    """Need one single VM of ours with no operation on it; one that is `on`, one whose disks are KC's."""
+
+    def condition(context: Context) -> str | None:
+        if len(context.subjects) > 1:
+            return "this is done to one VM at a time: take the marks away first"
+        if reason := _refuse_unmanaged(context):
+            return reason
+        subject = context.subjects[0]
+        if own_disks and subject.is_adopted:
+            return f"{subject.name} was adopted: its disks are not KC's"
+        return f"{subject.name} is {subject.state}: start it first" if on and subject.state in _OFF else None
+
+    return condition
+
+
+def has_own_disks(context: Context) -> str | None:
+    """Need VMs of ours, whose disks are ours too."""
+    if reason := _refuse_unmanaged(context):
+        return reason
+    adopted = [subject for subject in context.subjects if subject.is_adopted]
+    return f"{adopted[0].name} was adopted: its disks are not KC's" if adopted else None
+
+
+def is_foreign(context: Context) -> str | None:
+    """Need one single domain that is not KC's."""
+    if not context.subjects:
+        return "there is no VM selected"
+    if len(context.subjects) > 1:
+        return "one domain is adopted at a time: take the marks away first"
+    subject = context.subjects[0]
+    return None if subject.is_foreign else f"{subject.name} is KC's already"
+
+
 def has_console(context: Context) -> str | None:
     """Need one single VM that is on."""
     if not context.subjects:

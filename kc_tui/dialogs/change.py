@@ -50,24 +50,33 @@ class ChangeQuestion:
     again: str = ""
 
 
-def draw_parts(parts: Sequence[Part], width: int, glyphs: Glyphs) -> list[Line]:
-    """Return the differences and their effects as lines; each object's name before its own where there are several."""
-    return join_parts(_draw_part(part, width, glyphs, is_named=len(parts) > 1) for part in parts)
+def draw_parts(parts: Sequence[Part], width: int, glyphs: Glyphs, *, is_short: bool = False) -> list[Line]:
+    """Return the differences and their effects as lines; each object's name before its own where there are several.
+
+    Where there is but little room (`is_short`) the effects come first.
+    """
+    named = len(parts) > 1
+    return join_parts(_draw_part(part, width, glyphs, is_named=named, is_short=is_short) for part in parts)
 
 
-def _draw_part(part: Part, width: int, glyphs: Glyphs, *, is_named: bool) -> list[Line]:
-    lines: list[Line] = []
+def _draw_part(part: Part, width: int, glyphs: Glyphs, *, is_named: bool, is_short: bool) -> list[Line]:
+    top: list[Line] = []
     if is_named:
-        lines.append((Run(part.name, Role.STRONG), Run("   "), *count_changes(part.changes, glyphs)))
+        top.append((Run(part.name, Role.STRONG), Run("   "), *count_changes(part.changes, glyphs)))
     if part.notice:
-        lines += [*wrap(f"{glyphs.attention} ", Role.WARN, part.notice, Role.WARN, width), BLANK]
-    lines += draw_changes(part.changes, width, glyphs) or [(Run("Nothing in it would change.", Role.MUTED),)]
-    if part.effects:
-        lines += [BLANK, heading("On the host")]
-        for effect in part.effects:
-            lines += wrap(f"{glyphs.dot} ", Role.MUTED, effect, Role.TEXT, width)
-    elif part.changes:
-        lines += [BLANK, (Run("Nothing changes on the host.", Role.MUTED),)]
+        top += [*wrap(f"{glyphs.attention} ", Role.WARN, part.notice, Role.WARN, width), BLANK]
+    changes, effects = draw_changes(part.changes, width, glyphs), _draw_effects(part, width, glyphs)
+    if not changes and not effects:
+        return [*top, (Run("Nothing in it would change.", Role.MUTED),)]
+    return [*top, *join_parts((effects, changes) if is_short else (changes, effects))]
+
+
+def _draw_effects(part: Part, width: int, glyphs: Glyphs) -> list[Line]:
+    if not part.effects:
+        return [(Run("Nothing changes on the host.", Role.MUTED),)] if part.changes else []
+    lines: list[Line] = [heading("On the host")]
+    for effect in part.effects:
+        lines += wrap(f"{glyphs.dot} ", Role.MUTED, effect, Role.TEXT, width)
     return lines
 
 

@@ -1,4 +1,4 @@
-"""An error as a person can use it: what, why, what to do next, and the details to copy."""
+"""An error, or news, as a person can use it: what, why, what to do next, and the details to copy."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ from kc_tui.widgets.choice_bar import Answer, ChoiceBar
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What went wrong: `what` names the thing, `why` the cause, `hint` the next step, `details` all there is."""
+    """What went wrong: `what` names the thing, `why` the cause, `hint` the next step, `details` all there is.
+
+    `copied` is what is copied in the place of all of it; news that are no error are not shown as danger.
+    """
 
     what: str
     why: str
     hint: str = ""
     details: str = ""
+    copied: str = ""
+    is_error: bool = True
 
     @classmethod
     def of(cls, error: KCError) -> Report:
@@ -39,7 +44,7 @@ class Report:
     def text(self) -> str:
         """All of it, to be copied."""
         lines = (f"{self.what}: {self.why}", self.hint, self.details)
-        return "\n".join(line for line in lines if line)
+        return self.copied or "\n".join(line for line in lines if line)
 
 
 class MessageDialog(Dialog[None]):
@@ -60,7 +65,7 @@ class MessageDialog(Dialog[None]):
     def compose(self) -> ComposeResult:
         """Lay out the cause, the next step and the details."""
         report = self._report
-        with Vertical(classes="dialog -danger") as panel:
+        with Vertical(classes="dialog -danger" if report.is_error else "dialog") as panel:
             panel.border_title = Content(report.what)
             yield Static(Content(_as_sentence(report.why)), classes="dialog-text")
             if report.hint:
@@ -84,7 +89,7 @@ class MessageDialog(Dialog[None]):
 
     def action_copy(self) -> None:
         """Put all of it on the clipboard."""
-        self.post_message(CopyRequested(self._report.text, "the error"))
+        self.post_message(CopyRequested(self._report.text, self._report.copied or "the error"))
 
     def action_scroll_details(self, lines: int) -> None:
         """Scroll the details."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from backend.errors import ConflictError, KCError
 from backend.model.documents import Document
@@ -14,6 +14,13 @@ from backend.text import sanitise
 from kc_tui.messages import ErrorOccurred
 from kc_tui.screens.session_screen import SessionScreen
 
+if TYPE_CHECKING:
+    from backend.model.changes import Change
+    from kc_tui.dialogs.form import Form
+    from kc_tui.widgets.field_line import FormField
+    from kc_tui.widgets.line_view import Layout
+
+Item = TypeVar("Item")
 AT_ONCE: Final = 4
 """How many of several objects are asked for at the same time."""
 
@@ -57,6 +64,19 @@ def propose_rollback(kind: str, name: str, seen: int, version: int) -> Proposal:
         return service.rollback(kind, name, version, if_version=current)
 
     return Proposal(kind, name, seen, look, make)
+
+
+def propose_update(kind: str, name: str, seen: int, wish: Callable[[Document], Document]) -> Proposal:
+    """Return the proposal to write another spec; `wish` gives it from the one that the object has at that moment."""
+
+    def ask(service: Service) -> Document:
+        current = service.get(kind, name, observe=False)
+        return {key: current[key] for key in ("kind", "name", "version")} | {"spec": wish(current["spec"])}
+
+    def make(service: Service, version: int) -> Accepted:
+        return service.update(ask(service), if_version=version)
+
+    return Proposal(kind, name, seen, lambda service: service.preview(ask(service)), make)
 
 
 def preview_old(service: Service, current: Document, old: Document) -> Preview:
@@ -111,6 +131,14 @@ class ChangingScreen(SessionScreen):
 
         return await asyncio.gather(*map(make, works))
 
+    async def make_rest(self, rest: list[Item], bind: Callable[[Item], Callable[[Service], Accepted]]) -> None:
+        """Make a change for each; what fails stays in `rest`, and the first error is raised: a KCError."""
+        errors = await self.make_all([bind(item) for item in rest])
+        rest[:] = [item for item, error in zip(rest, errors, strict=True) if error is not None]
+        first = next((error for error in errors if error is not None), None)
+        if first is not None:
+            raise first
+
     async def ask_and_change(self, title: str, verb: str, proposals: Sequence[Proposal]) -> None:
         """Show what proposals would do, make them after a yes, and ask again about those that were overtaken."""
         from kc_tui.dialogs.change import YES, ChangeDialog, ChangeQuestion, Part  # noqa: PLC0415 - when it is needed
@@ -119,10 +147,7 @@ class ChangingScreen(SessionScreen):
             looked = await self._look_at_all(proposals)
             if not looked:
                 return
-            parts = tuple(
-                Part(item.name, preview.changes, preview.effects, describe_overtaking(preview.before, item.seen))
-                for item, preview in looked
-            )
+            parts = tuple(Part(*part) for part in _make_parts(looked))
             if not any(part.changes for part in parts):
                 self.refuse(f"{parts[0].name} is like that already: nothing would change")
                 return
@@ -157,6 +182,55 @@ class ChangingScreen(SessionScreen):
             else:
                 looked.append((proposal, preview))
         return looked
+
+    async def ask_in_form(
+        self,
+        title: str,
+        verb: str,
+        fields: Sequence[FormField],
+        propose: Callable[[Mapping[str, str]], Sequence[Proposal]],
+    ) -> None:
+        """Let the user fill fields in while what they would do to documents is shown, and make it after a yes.
+
+        Where some of several cannot be changed, the form stays for those.
+        """
+        from kc_tui.dialogs.change import Part, draw_parts  # noqa: PLC0415 - when it is needed
+        from kc_tui.dialogs.form import Form  # noqa: PLC0415
+
+        looked: list[tuple[Proposal, Preview]] = []
+        is_first = True
+
+        async def look(values: Mapping[str, str]) -> Layout:
+            left = {proposal.name for proposal, _ in looked}
+            wanted = [item for item in propose(values) if is_first or item.name in left]
+            looked[:] = [(proposal, await self.session.gateway.preview(proposal.look)) for proposal in wanted]
+            parts = tuple(Part(*part) for part in _make_parts(looked))
+            return lambda width: draw_parts(parts, width, self.session.glyphs, is_short=True)
+
+        async def make(_values: Mapping[str, str]) -> None:
+            nonlocal is_first
+            is_first = False
+            await self.make_rest(looked, lambda item: _bind(*item))
+
+        if await self.fill_in(Form(title, verb, make, tuple(fields), look)):
+            self.acted()
+
+    async def fill_in(self, form: Form) -> bool:
+        """Show a form; return whether what it asks for was made."""
+        from kc_tui.dialogs.form import FormDialog  # noqa: PLC0415 - when it is needed
+
+        done: bool | None = await self.app.push_screen_wait(FormDialog(form, glyphs=self.session.glyphs))
+        return done is True
+
+
+def _make_parts(
+    looked: Sequence[tuple[Proposal, Preview]],
+) -> list[tuple[str, Sequence[Change], Sequence[str], str]]:
+    """Return what a question shows of each proposal: name, differences, effects, and what happened meanwhile."""
+    return [
+        (item.name, preview.changes, preview.effects, describe_overtaking(preview.before, item.seen))
+        for item, preview in looked
+    ]
 
 
 def _bind(proposal: Proposal, preview: Preview) -> Callable[[Service], Accepted]:

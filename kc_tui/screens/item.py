@@ -67,7 +67,7 @@ class ItemScreen(SessionScreen):
         """Return the section's scopes without the list's, upon this one object."""
         entry = self._section.listing.get(self.uid)
         subjects = () if entry is None else (self._section.make_subject(entry),)
-        return Context(self._section.SCOPES - {Scope.LIST} | {Scope.APP}, subjects)
+        return Context(self._section.SCOPES - {Scope.LIST} | {Scope.APP}, subjects, refusals=self.refusals())
 
     def refresh_keys(self) -> None:
         """Show the verbs, and the way back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from textual import work
 
@@ -103,6 +104,11 @@ def describe_end(subjects: Sequence[Subject]) -> str:
     if subjects[0].kind == VM.command:
         return f"The power is cut, and {its} disks are destroyed. This cannot be taken back."
     return f"{it.capitalize()} {is_} removed from the host. This cannot be taken back."
+
+
+def bind_act(name: str, action: str, parameters: dict[str, Any] | None = None) -> Callable[[Service], Accepted]:
+    """Return the call that does something to a VM."""
+    return lambda service: service.act(name, action, parameters)
 
 
 def _bind_delete(subject: Subject, *, now: bool) -> Callable[[Service], Accepted]:

@@ -200,12 +200,9 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
 
     def make_subject(self, entry: EntryType) -> Subject:
         """Return an entry as a command sees it."""
-        version = self._version_of(entry)
-        return Subject(self.WORD, entry.name, entry.state, entry.busy, entry.is_foreign, entry.uid, version)
-
-    def _version_of(self, entry: EntryType) -> int:
-        document = self.session.inventory.get(self.KIND, entry.uid)
-        return int(document.get("version", 0)) if document is not None else 0
+        document = self.session.inventory.get(self.KIND, entry.uid) or {}
+        version, is_adopted = int(document.get("version", 0)), bool(document.get("spec", {}).get("adopted"))
+        return Subject(self.WORD, entry.name, entry.state, entry.busy, entry.is_foreign, entry.uid, version, is_adopted)
 
     def command_context(self) -> Context:
         """Return what commands are judged by here."""
@@ -213,7 +210,7 @@ class SectionScreen(SessionScreen, Generic[EntryType]):
 
     def refresh_keys(self) -> None:
         """Show in the key bar what can be done now; to another VM in the same state the same can be done."""
-        states = tuple((item.state, item.busy, item.is_foreign, self._version_of(item) > 1) for item in self.selected)
+        states = tuple((item.state, item.busy, item.is_foreign, item.version > 1) for item in self.subjects())
         judged_by = (states, bool(self.table.rows))
         if judged_by != self._keys_for:
             self._keys_for = judged_by

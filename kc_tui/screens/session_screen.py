@@ -33,6 +33,10 @@ class SessionScreen(CommandScreen):
         """Whether there is anything that could show something."""
         return len(self.children) > 0
 
+    def refusals(self) -> Mapping[str, str]:
+        """Return what nobody may do in this session."""
+        return self.session.refusals
+
     def on_resize(self) -> None:
         """Say so where the terminal is too small."""
         tell_if_too_small(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from textual import events, on
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -17,6 +17,7 @@ from backend.model.documents import Document, name_of
 from backend.model.kinds import NETWORK, OPERATION, VM
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import BarEntry, Context, Scope, Subject
+from kc_tui.screens.close_look import CloseLook
 from kc_tui.screens.drawing import draw_runs
 from kc_tui.screens.history import NOT_HERE, HistoryVerbs, HistoryView
 from kc_tui.screens.parts import Head, Pane
@@ -30,12 +31,23 @@ from kc_tui.state.masthead import Masthead
 from kc_tui.state.operations import build_entry, describe_operation
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run, measure
-from kc_tui.state.vms import addresses_of, judge
+from kc_tui.state.vm_wiring import describe_wiring
+from kc_tui.state.vms import addresses_of, is_on, judge
 from kc_tui.widgets.key_bar import KeyBar
+from kc_tui.widgets.thumbnail import Thumbnail
 
 PAGES: Final = ("overview", "metadata", "history", "activity")
+SAMPLE_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 5.0
+_WIDEST_PICTURE: Final = 48
+_HIGHEST_PICTURE: Final = 14
+"""Cells."""
 _MOST_OPERATIONS: Final = 50
-_LESS_IN_HISTORY: Final = {*NOT_HERE, "vm.create", "vm.console", "vm.start", "vm.stop", "vm.reboot", "vm.delete"}
+_LESS_IN_HISTORY: Final = {
+    *NOT_HERE, "vm.create", "vm.console", "vm.start", "vm.stop", "vm.reboot", "vm.pause", "vm.resume", "vm.delete",
+    "vm.add-nic",
+}  # fmt: skip
+
 """What the key bar leaves out on the page of versions, for those of versions."""
 
 
@@ -99,6 +111,10 @@ class VMScreen(VMVerbs, HistoryVerbs):
         self.summary = Title(session.glyphs)
         self.left = Pane(id="left")
         self.right = Pane(id="right")
+        self.side = Vertical(id="side")
+        self.thumbnail = Thumbnail(glyphs=session.glyphs)
+        self.look = CloseLook(session)
+        self._looked_at: object = None
 
     def compose(self) -> ComposeResult:
         """Lay out the lines at the top, the page and the keys."""
@@ -107,12 +123,16 @@ class VMScreen(VMVerbs, HistoryVerbs):
             yield self.summary
             with Horizontal(classes="body"):
                 yield self.left
-                yield self.right
+                with self.side:
+                    yield self.thumbnail
+                    yield self.right
             yield KeyBar()
 
     def on_mount(self) -> None:
-        """Show the VM."""
+        """Show the VM, and begin to look at it closely."""
         self.documents_changed(None)
+        self.set_interval(SAMPLE_SECONDS, self.look_at_figures)
+        self.set_interval(LOOK_SECONDS, self.look_closely)
 
     @property
     def document(self) -> Document | None:
@@ -128,11 +148,15 @@ class VMScreen(VMVerbs, HistoryVerbs):
         state = "stopped" if condition.word == "missing" else condition.word
         name = str(document.get("name", ""))
         version = int(document.get("version", 0))
-        return (Subject("vm", name, state, condition.busy, condition.group == "foreign", self.uid, version),)
+        is_adopted = bool(document.get("spec", {}).get("adopted"))
+        return (
+            Subject("vm", name, state, condition.busy, condition.group == "foreign", self.uid, version, is_adopted),
+        )
 
     def refusals(self) -> Mapping[str, str]:
         """Return why commands cannot run on the page that is shown."""
-        return self.refuse_in_history() if self.page == "history" else {}
+        more = self.refuse_in_history() if self.page == "history" else {}
+        return {**super().refusals(), **more}
 
     def command_context(self) -> Context:
         """Return what commands are judged by: on the page of its history those of versions too."""
@@ -168,20 +192,59 @@ class VMScreen(VMVerbs, HistoryVerbs):
         if document is None:
             gone: list[Line] = [BLANK, (Run(" This VM is gone.", Role.STRONG),), (Run(" esc goes back", Role.MUTED),)]
             self.left.show(gone)
-            self.right.show(())
+            self.side.display = False
             self.refresh_keys()
             return
         self.summary.show(self._summarise(document), self.page)
         if self._show_history(document):
             self.refresh_keys()
             return
-        left, right = self._build_page(document)
+        left, right = self._build_page(self.look.complete(document))
         if self.size.width < WIDE:
             left, right = [*left, *([BLANK, *right] if right else [])], []
-        self.right.display = bool(right)
+        self.side.display = bool(right)
+        self.thumbnail.show(self.look.picture if self.page == "overview" else None)
         self.left.show(left)
         self.right.show(right)
         self.refresh_keys()
+        state = (
+            document.get("version"),
+            document.get("status", {}).get("power"),
+            (self.session.operation_on(document) or {}).get("name"),
+        )
+        if state != self._looked_at:
+            self._looked_at = state
+            self.look_closely()
+
+    # --- the close look, while the page that shows it is in front
+
+    @property
+    def _watched(self) -> Document | None:
+        """The VM, where somebody looks at its overview; a foreign one tells nothing more."""
+        document = self.document
+        is_shown = self.page == "overview" and self.app.screen is self
+        return document if is_shown and document is not None and document.get("version") else None
+
+    @work(group="look")
+    async def look_closely(self) -> None:
+        """Ask the host about this one VM, and for a picture of its screen where there is room for one."""
+        document = self._watched
+        if document is None:
+            return
+        if await self.look.ask(document):
+            self.documents_changed(None)
+        width = min(_WIDEST_PICTURE, self.size.width // 2 - 4)
+        height = 2 * min(_HIGHEST_PICTURE, self.left.size.height // 2)
+        if self.size.width >= WIDE and height > 0:
+            await self.look.draw(document, width, height)
+            self.documents_changed(None)
+
+    @work(group="figures")
+    async def look_at_figures(self) -> None:
+        """Ask what the VM uses, while it runs."""
+        document = self._watched
+        if document is not None and is_on(document) and await self.look.sample():
+            self.documents_changed(None)
 
     def _show_history(self, document: Document) -> bool:
         """Put the history in the place of the page, or take it away; return whether it is shown."""
@@ -195,7 +258,7 @@ class VMScreen(VMVerbs, HistoryVerbs):
             history.follow()
         self.left.display = not is_wanted
         if is_wanted:
-            self.right.display = False
+            self.side.display = False
             self.call_after_refresh(self._focus_history)
         return is_wanted
 
@@ -228,11 +291,11 @@ class VMScreen(VMVerbs, HistoryVerbs):
             return [(Run("A foreign domain has no history here.", Role.MUTED),)], ()
         operation = session.operation_on(document)
         usage = session.usages.get(self.uid)
-        left = vm_details.describe(document, operation, usage, session.clock(), session.glyphs)
+        left = vm_details.describe(document, operation, usage, session.clock(), session.glyphs, is_alone=False)
         networks = {str(item.get("name", "")): item for item in session.inventory.documents(NETWORK.name)}
         is_foreign = document.get("status", {}).get("foreign")
         # The name and the state stand at the top already.
-        return left[2:] if left[2:3] != [BLANK] else left[3:], () if is_foreign else vm_details.describe_wiring(
+        return left[2:] if left[2:3] != [BLANK] else left[3:], () if is_foreign else describe_wiring(
             document, networks, session.glyphs
         )
 
@@ -267,6 +330,7 @@ class VMScreen(VMVerbs, HistoryVerbs):
     def on_screen_resume(self) -> None:
         """Show what changed while another screen was in front."""
         self.documents_changed(None)
+        self.look_closely()
 
     def on_title_page_pressed(self, event: Title.PagePressed) -> None:
         """Show the page that was clicked."""
@@ -282,6 +346,7 @@ class VMScreen(VMVerbs, HistoryVerbs):
             self.set_focus(None)
         self.documents_changed(None)
         self.left.scroll_home(animate=False)
+        self.look_closely()
 
     def action_scroll_page(self, lines: int) -> None:
         """Scroll the page."""

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from textual import work
 
-from backend.service import Accepted, Service
 from kc_tui.commands import Command, Context, Subject
-from kc_tui.messages import ErrorOccurred, OpenConsole, OpenWizard
-from kc_tui.screens.object_verbs import ObjectVerbs
+from kc_tui.messages import ErrorOccurred, OpenConsole
+from kc_tui.screens.object_verbs import bind_act
+from kc_tui.screens.vm_life import VMLifeVerbs
 
 _CONSEQUENCES: Final = {
     "vm.stop": "The guest is asked to shut down; what it has not saved is up to it.",
     "vm.reboot": "The guest is asked to reboot; what it has not saved is up to it.",
     "vm.start": "They are started one after another.",
+    "vm.pause": "Their guests stand still until they are resumed; their memory stays where it is.",
+    "vm.resume": "Their guests go on from where they stood still.",
 }
 
 
-class VMVerbs(ObjectVerbs):
+class VMVerbs(VMLifeVerbs):
     """The verbs of VMs; `command_context` says upon which."""
-
-    def do_vm_create(self, _context: Context) -> None:
-        """Open the wizard."""
-        self.post_message(OpenWizard())
 
     def do_vm_console(self, context: Context) -> None:
         """Open the console of the one VM that is selected."""
@@ -42,6 +40,14 @@ class VMVerbs(ObjectVerbs):
         """Reboot what is on."""
         self.ask_and_act("vm.reboot", [subject for subject in context.subjects if subject.state != "stopped"])
 
+    def do_vm_pause(self, context: Context) -> None:
+        """Pause what runs."""
+        self.ask_and_act("vm.pause", [subject for subject in context.subjects if subject.state == "running"])
+
+    def do_vm_resume(self, context: Context) -> None:
+        """Let go on what is paused."""
+        self.ask_and_act("vm.resume", [subject for subject in context.subjects if subject.state == "paused"])
+
     def do_vm_delete(self, context: Context) -> None:
         """Delete what is selected."""
         self.ask_and_delete(context.subjects)
@@ -55,7 +61,7 @@ class VMVerbs(ObjectVerbs):
         question = ask_about(command, subjects, _CONSEQUENCES[command_id])
         if question is not None and not await self.app.push_screen_wait(ConfirmDialog(question)):
             return
-        errors = await self.make_all([_bind(command_id, subject.name) for subject in subjects])
+        errors = await self.make_all([bind_act(subject.name, command_id.removeprefix("vm.")) for subject in subjects])
         for error in errors:
             if error is not None:
                 self.post_message(ErrorOccurred(error))
@@ -65,7 +71,3 @@ class VMVerbs(ObjectVerbs):
         keymap: Any = getattr(self.app, "keymap")  # noqa: B009 - every app of commands has one
         command: Command = keymap.registry[command_id]
         return command
-
-
-def _bind(command_id: str, name: str) -> Callable[[Service], Accepted]:
-    return lambda service: service.act(name, command_id.removeprefix("vm."))

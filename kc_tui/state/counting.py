@@ -7,12 +7,16 @@ from typing import Final
 
 from backend.model.documents import Document
 from kc_tui.state.masthead import Masthead
+from kc_tui.state.vms import find_drift
 
 _TROUBLE: Final = frozenset({"crashed", "absent"})
 
 
-def count_vms(vms: Sequence[Document] | None, busy: Collection[str]) -> Masthead:
-    """Return the header's counts of KC's own VMs; `busy` are the uids of those that an operation works on."""
+def count_vms(vms: Sequence[Document] | None, busy: Collection[str], *, is_connecting: bool = False) -> Masthead:
+    """Return the header's counts of KC's own VMs; `busy` are the uids of those that an operation works on.
+
+    While KC `is_connecting`, stored states are no news: see `judge`.
+    """
     if vms is None:
         return Masthead()
     total = running = changing = attention = 0
@@ -26,6 +30,6 @@ def count_vms(vms: Sequence[Document] | None, busy: Collection[str]) -> Masthead
             changing += 1
         elif power == "running":
             running += 1
-        elif power in _TROUBLE:
+        elif power in _TROUBLE or (not is_connecting and not status.get("stale") and find_drift(document)):
             attention += 1
     return Masthead(total=total, running=running, changing=changing, attention=attention)

@@ -112,10 +112,15 @@ def _size_of(machine_type: Document) -> tuple[int, int, int]:
 
 
 def list_types(machine_types: Sequence[Document], image: Document | None) -> list[Option]:
-    """Return the machine types; those for another architecture than the image's cannot be chosen."""
+    """Return the machine types; those for another architecture than the image's cannot be chosen, and stand last."""
     arch = str(image.get("spec", {}).get("arch", "")) if image is not None else ""
     options = []
-    for machine_type in sorted(_in_order(machine_types), key=_size_of):
+
+    def rank_type(machine_type: Document) -> tuple[bool, Any]:
+        own = machine_type.get("spec", {}).get("arch", "")
+        return bool(arch) and own != arch, _size_of(machine_type)
+
+    for machine_type in sorted(_in_order(machine_types), key=rank_type):
         name, hardware = str(machine_type.get("name", "")), hardware_of(machine_type)
         own = str(machine_type.get("spec", {}).get("arch", ""))
         cpus = hardware.get("cpus", 0)
@@ -127,4 +132,4 @@ def list_types(machine_types: Sequence[Document], image: Document | None) -> lis
         )
         fits = not arch or own == arch
         options.append(_make(name, cells, "" if fits else f"{name} is for {own}; the image is for {arch}"))
-    return options
+    return sorted(options, key=lambda option: bool(option.refusal))

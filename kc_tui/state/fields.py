@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from backend.model.parameters import describe_limits
+from backend.model.parameters import describe_limits, parse_quantity, resolve_hardware, unit_of
 
 _UNITS: Final = ("MiB", "GiB", "Bytes", "Seconds")
+_BETWEEN: Final = re.compile(r"[\s,]+")
 
 
 class FieldKind(Enum):
@@ -26,12 +27,16 @@ class FieldKind(Enum):
     NUMBER = "number"
     BOOLEAN = "boolean"
     CHOICE = "choice"
+    LIST = "list"
     TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: `initial` is the text it begins with, `options` the texts of a choice, `schema` its JSON Schema."""
+    """One field: `initial` is the text it begins with, `options` the texts of a choice, `schema` its JSON Schema.
+
+    An integer in MiB or GiB takes a unit in its text (`2G`); a list takes texts with commas or spaces between them.
+    """
 
     name: str
     title: str
@@ -60,13 +65,15 @@ class Field:
     def _read(self, text: str) -> Any:
         match self.kind:
             case FieldKind.INTEGER:
-                return _read_integer(text)
+                return parse_quantity(text, self.unit)
             case FieldKind.NUMBER:
                 return _read_number(text)
             case FieldKind.BOOLEAN:
                 return text == "true"
             case FieldKind.CHOICE:
                 return self._read_choice(text)
+            case FieldKind.LIST:
+                return [part for part in _BETWEEN.split(text) if part]
             case FieldKind.TEXT:
                 return text
 
@@ -79,29 +86,29 @@ class Field:
 
 def show_option(value: Any) -> str:
     """Return a JSON value as a field shows it."""
+    if isinstance(value, list):
+        return ", ".join(show_option(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def make_fields(machine_type: Mapping[str, Any]) -> tuple[Field, ...]:
     """Return the fields for the parameters of a machine type (a spec), in their order."""
-    hardware = machine_type.get("hardware", {})
+    unchosen = resolve_hardware(machine_type, {})
     parameters = machine_type.get("parameters", {})
-    return tuple(_make_field(name, schema, hardware.get(name)) for name, schema in parameters.items())
+    return tuple(_make_field(name, schema, unchosen.get(name)) for name, schema in parameters.items())
 
 
-def _make_field(name: str, schema: Mapping[str, Any], fixed: Any) -> Field:
-    kind = _kind_of(schema)
-    default = schema.get("default", fixed)
+def _make_field(name: str, schema: Mapping[str, Any], default: Any) -> Field:
+    kind = _kind_of(schema, default)
     options = tuple(show_option(value) for value in schema["enum"]) if kind is FieldKind.CHOICE else ()
     if default is None:
         default = False if kind is FieldKind.BOOLEAN else schema["enum"][0] if options else ""
-    unit = str(schema.get("unit", "")) or next((unit for unit in _UNITS if name.endswith(unit)), "")
     return Field(
         name=name,
         title=str(schema.get("title", "")) or humanise(name),
         kind=kind,
         initial=show_option(default),
-        unit=unit,
+        unit=unit_of(name, schema),
         limits="" if options else describe_limits(dict(schema)) or _describe_length(schema),
         help=str(schema.get("description", "")),
         options=options,
@@ -109,11 +116,19 @@ def _make_field(name: str, schema: Mapping[str, Any], fixed: Any) -> Field:
     )
 
 
-def _kind_of(schema: Mapping[str, Any]) -> FieldKind:
+def _kind_of(schema: Mapping[str, Any], default: Any) -> FieldKind:
+    """Return what a parameter takes; a schema that does not say is for what the machine type has there."""
     if isinstance(schema.get("enum"), list) and schema["enum"]:
         return FieldKind.CHOICE
-    kinds = {"integer": FieldKind.INTEGER, "number": FieldKind.NUMBER, "boolean": FieldKind.BOOLEAN}
-    return kinds.get(str(schema.get("type", "")), FieldKind.TEXT)
+    kinds = {
+        "integer": FieldKind.INTEGER,
+        "number": FieldKind.NUMBER,
+        "boolean": FieldKind.BOOLEAN,
+        "array": FieldKind.LIST,
+    }
+    found = {bool: FieldKind.BOOLEAN, int: FieldKind.INTEGER, list: FieldKind.LIST}
+    told = str(schema.get("type", ""))
+    return kinds.get(told, FieldKind.TEXT) if told else found.get(type(default), FieldKind.TEXT)
 
 
 def humanise(name: str) -> str:
@@ -133,13 +148,6 @@ def _describe_length(schema: Mapping[str, Any]) -> str:
     return f"at least {least} characters" if least else ""
 
 
-def _read_integer(text: str) -> int:
-    try:
-        return int(text.strip())
-    except ValueError:
-        raise ValueError("a whole number is wanted" if text.strip() else "a value is wanted") from None
-
-
 def _read_number(text: str) -> float:
     try:
         value = float(text.strip())
@@ -157,6 +165,8 @@ def _check(value: Any, schema: Mapping[str, Any], limits: str) -> None:
         _check_number(value, schema, limits)
     elif isinstance(value, str):
         _check_text(value, schema, limits)
+    elif isinstance(value, list):
+        _check_list(value, schema)
 
 
 def _check_number(value: float, schema: Mapping[str, Any], limits: str) -> None:
@@ -174,3 +184,18 @@ def _check_number(value: float, schema: Mapping[str, Any], limits: str) -> None:
 def _check_text(value: str, schema: Mapping[str, Any], limits: str) -> None:
     if len(value) < schema.get("minLength", 0) or len(value) > schema.get("maxLength", math.inf):
         raise ValueError(limits)
+
+
+def _check_list(values: list[str], schema: Mapping[str, Any]) -> None:
+    least, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
+    if len(values) < least:
+        raise ValueError(f"at least {least} of them")
+    if len(values) > most:
+        raise ValueError(f"at most {most} of them")
+    if schema.get("uniqueItems") and len(set(values)) < len(values):
+        raise ValueError("one of them is there twice")
+    inside = schema.get("items")
+    options = inside.get("enum") if isinstance(inside, Mapping) else None
+    wrong = next((value for value in values if isinstance(options, list) and value not in options), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong} is none of {show_option(options)}")

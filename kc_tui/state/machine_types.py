@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backend.model.documents import Document
-from backend.model.parameters import resolve_hardware
+from backend.model.parameters import HEADROOM, describe_constraint, resolve_hardware
 from kc_tui.state.fields import Field, make_fields
 from kc_tui.state.formatting import format_mebibytes, pluralise
 from kc_tui.state.glyphs import Glyphs
@@ -72,17 +72,11 @@ def describe_limits(field: Field) -> str:
 
 def describe(machine_type: Document, users: list[str] | None, glyphs: Glyphs) -> list[Line]:
     """Return all about a machine type; without `users` nothing is said about them."""
-    spec, hardware = machine_type.get("spec", {}), hardware_of(machine_type)
+    spec = machine_type.get("spec", {})
     top: list[Line] = [(Run(str(machine_type.get("name", "")), Role.STRONG),)]
     description = str(spec.get("description", ""))
     if description:
         top.append((Run(description, Role.MUTED),))
-    facts = [
-        labelled("CPUs", str(hardware.get("cpus", glyphs.dash))),
-        labelled("memory", format_mebibytes(hardware.get("memoryMiB"), glyphs)),
-        labelled("disk", f"{hardware.get('diskGiB', glyphs.dash)} GiB"),
-        labelled("arch", str(spec.get("arch", "")), Run(f"  {spec.get('firmware', '')}", Role.MUTED)),
-    ]
     fields = make_fields(spec)
     parameters: list[Line] = []
     if fields:
@@ -90,7 +84,32 @@ def describe(machine_type: Document, users: list[str] | None, glyphs: Glyphs) ->
         parameters += [
             labelled(f"  {field.title}", Run(describe_limits(field), Role.MUTED), width=14) for field in fields
         ]
-    parts = [top, facts, parameters]
+    rules: list[Line] = []
+    if spec.get("constraints"):
+        rules = [heading("together")]
+        rules += [(Run(f"  {describe_constraint(constraint)}", Role.MUTED),) for constraint in spec["constraints"]]
+    parts = [top, _describe_hardware(spec, hardware_of(machine_type), glyphs), parameters, rules]
     if users is not None:
         parts += [list_users(users), list_metadata(machine_type, glyphs)]
     return join_parts(parts)
+
+
+def _describe_hardware(spec: Mapping[str, Any], hardware: Mapping[str, Any], glyphs: Glyphs) -> list[Line]:
+    """Return what a VM of this type is made of, and how far it can grow while it runs."""
+    cpus, memory = hardware.get("cpus", glyphs.dash), format_mebibytes(hardware.get("memoryMiB"), glyphs)
+    most_cpus, most_memory = (
+        hardware[most] if hardware.get(most, 0) > hardware.get(wanted, 0) else None for most, wanted in HEADROOM.items()
+    )
+    firmware = f"{hardware.get('firmware', '')}{', secure boot' if hardware.get('secureBoot') else ''}"
+    lines = [
+        labelled("CPUs", str(cpus), _grow(str(most_cpus) if most_cpus else "")),
+        labelled("memory", memory, _grow(format_mebibytes(most_memory, glyphs) if most_memory else "")),
+        labelled("disk", f"{hardware.get('diskGiB', glyphs.dash)} GiB"),
+        labelled("arch", str(spec.get("arch", "")), Run(f"  {firmware}", Role.MUTED)),
+    ]
+    models = hardware.get("cpuModels")
+    return [*lines, labelled("CPU model", ", else ".join(models))] if models else lines
+
+
+def _grow(most: str) -> Run:
+    return Run(f"  up to {most} while it runs" if most else "", Role.MUTED)

@@ -29,6 +29,12 @@ _BUSY: Final = {
     "vm.stop": "stopping",
     "vm.reboot": "rebooting",
     "vm.delete": "deleting",
+    "vm.pause": "pausing",
+    "vm.resume": "resuming",
+    "vm.reconcile": "mending",
+    "vm.snapshot": "snapshot",
+    "vm.restore-snapshot": "restoring",
+    "vm.delete-snapshot": "changing",
     "image.create": "uploading",
 }
 _ING: Final = {"create": "creating", "delete": "deleting", "update": "changing", "apply": "applying"}

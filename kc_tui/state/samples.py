@@ -1,11 +1,10 @@
-"""From counters to figures: how busy a VM's CPUs are and how much memory it uses, with a short history."""
+"""From counters to figures: what a VM uses of CPUs, memory, disks and network, with a short history."""
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 HISTORY: Final = 30
 """Figures kept of each VM; at one every two seconds, the last minute."""
@@ -35,23 +34,87 @@ class Counters(Protocol):
     def memory_used_bytes(self) -> int:
         """Memory that is in use; 0 where the guest does not tell."""
 
+    @property
+    def disk_read_bytes(self) -> int:
+        """What was read from its disks since it started."""
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a VM uses: `cpu` as a share of all its CPUs (1.0 is all), memory in bytes; None where it is not known."""
+    @property
+    def disk_written_bytes(self) -> int:
+        """What was written to its disks since it started."""
+
+    @property
+    def received_bytes(self) -> int:
+        """What came in through its NICs since it started."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """What went out through its NICs since it started."""
+
+
+class Usage(NamedTuple):
+    """What a VM uses: `cpu` as a share of all its CPUs (1.0 is all), memory in bytes; None where it is not known.
+
+    The histories are oldest first and of one length: shares, bytes of memory (0: not told), and bytes a second.
+    """
 
     cpu: float | None
     memory_bytes: int | None
-    cpu_history: tuple[float, ...]
+    cpu_history: tuple[float, ...] = ()
+    memory_history: tuple[float, ...] = ()
+    read: tuple[float, ...] = ()
+    written: tuple[float, ...] = ()
+    received: tuple[float, ...] = ()
+    sent: tuple[float, ...] = ()
+
+
+_CHANNELS: Final = len(Usage._fields) - 2
 
 
 class _Track:
-    __slots__ = ("at", "cpu_time", "history")
+    """One VM: its counters of the last sample, and a ring of figures, one block of `HISTORY` a channel.
+
+    An array of small floats, as ten thousand VMs have one each.
+    """
+
+    __slots__ = ("_count", "_last", "_ring", "cpu", "memory")
 
     def __init__(self) -> None:
-        self.at = 0.0
-        self.cpu_time = 0
-        self.history: deque[float] = deque(maxlen=HISTORY)
+        self._last: Counters | None = None
+        self._ring = array("f", bytes(4 * HISTORY * _CHANNELS))
+        self._count = 0
+        self.cpu: float | None = None
+        self.memory: int | None = None
+
+    def take(self, sample: Counters) -> None:
+        """Take the next counters; those that went back belong to a guest that was started anew."""
+        last, self._last = self._last, sample
+        self.memory = sample.memory_used_bytes or None
+        self.cpu = None
+        passed = sample.at - last.at if last is not None else 0.0
+        if last is None or passed <= 0 or sample.cpus < 1 or sample.cpu_time_ns < last.cpu_time_ns:
+            return
+        self.cpu = min(1.0, (sample.cpu_time_ns - last.cpu_time_ns) / _NANOSECONDS / passed / sample.cpus)
+        figures = (
+            self.cpu,
+            sample.memory_used_bytes,
+            max(0, sample.disk_read_bytes - last.disk_read_bytes) / passed,
+            max(0, sample.disk_written_bytes - last.disk_written_bytes) / passed,
+            max(0, sample.received_bytes - last.received_bytes) / passed,
+            max(0, sample.sent_bytes - last.sent_bytes) / passed,
+        )
+        at = self._count % HISTORY
+        self._count += 1
+        for channel, figure in enumerate(figures):
+            self._ring[channel * HISTORY + at] = figure
+
+    def show(self) -> Usage:
+        """Return what the samples said."""
+        return Usage(self.cpu, self.memory, *(self._unroll(channel) for channel in range(_CHANNELS)))
+
+    def _unroll(self, channel: int) -> tuple[float, ...]:
+        block = self._ring[channel * HISTORY : (channel + 1) * HISTORY]
+        at = self._count % HISTORY
+        return tuple(block[:at]) if self._count < HISTORY else (*block[at:], *block[:at])
 
 
 class UsageBook:
@@ -59,31 +122,17 @@ class UsageBook:
 
     def __init__(self) -> None:
         self._tracks: dict[str, _Track] = {}
-        self._usages: dict[str, Usage] = {}
 
     def get(self, uid: str) -> Usage | None:
         """Return what a VM uses; None where no sample has told."""
-        return self._usages.get(uid)
+        track = self._tracks.get(uid)
+        return None if track is None else track.show()
 
     def take(self, samples: Iterable[Counters]) -> None:
         """Take one bulk sample; VMs that it does not have are forgotten."""
-        usages: dict[str, Usage] = {}
         tracks: dict[str, _Track] = {}
         for sample in samples:
             track = self._tracks.get(sample.uid) or _Track()
-            share = self._share(track, sample)
-            if share is not None:
-                track.history.append(share)
-            track.at, track.cpu_time = sample.at, sample.cpu_time_ns
+            track.take(sample)
             tracks[sample.uid] = track
-            usages[sample.uid] = Usage(share, sample.memory_used_bytes or None, tuple(track.history))
-        self._tracks, self._usages = tracks, usages
-
-    @staticmethod
-    def _share(track: _Track, sample: Counters) -> float | None:
-        passed = sample.at - track.at
-        used = sample.cpu_time_ns - track.cpu_time
-        # A counter that went back belongs to a guest that was started anew.
-        if not track.at or passed <= 0 or used < 0 or sample.cpus < 1:
-            return None
-        return min(1.0, used / _NANOSECONDS / passed / sample.cpus)
+        self._tracks = tracks

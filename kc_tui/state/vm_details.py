@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from backend.model.documents import Document, name_of
-from kc_tui.state.create_vm import describe_addressing, describe_hardware
-from kc_tui.state.draft import Nic
-from kc_tui.state.formatting import MIB, draw_sparkline, format_age, format_memory, format_percent
+from kc_tui.state.formatting import MIB, draw_sparkline, format_age, format_bytes, format_memory, format_percent
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import BLANK, Line, draw_tree, heading, join_parts, labelled, labelled_all
 from kc_tui.state.operations import describe_progress, read_time
 from kc_tui.state.roles import Role
-from kc_tui.state.samples import HISTORY, Usage
+from kc_tui.state.samples import Usage
 from kc_tui.state.table import Run
 from kc_tui.state.vms import Condition, addresses_of, hardware_of, is_on, judge, name_source
 
 _SPARKLINE: Final = 20
+_HIGHEST_BAR: Final = 0.86
+"""One level less than all, so that the bars of one line do not touch those of the line above."""
+_RATE_WIDTH: Final = 10
+_LEAST_RATE: Final = 1024.0
+"""Bytes a second that fill a sparkline: less is no load, and is not to look like one."""
 
 
 def describe_state(condition: Condition, glyphs: Glyphs) -> Line:
@@ -31,22 +34,31 @@ def describe_state(condition: Condition, glyphs: Glyphs) -> Line:
 
 
 def describe(
-    document: Document, operation: Mapping[str, Any] | None, usage: Usage | None, now: float, glyphs: Glyphs
+    document: Document,
+    operation: Mapping[str, Any] | None,
+    usage: Usage | None,
+    now: float,
+    glyphs: Glyphs,
+    *,
+    is_alone: bool = True,
 ) -> list[Line]:
-    """Return the overview of a VM; `operation` is in short form."""
+    """Return the overview of a VM; `operation` is in short form.
+
+    Where it does not stand alone, the addresses are left to `describe_wiring`.
+    """
     condition = judge(document, operation, glyphs)
     top: list[Line] = [(Run(str(document.get("name", "")), Role.STRONG),), describe_state(condition, glyphs)]
     if condition.note:
         top.append((Run(condition.note, Role.WARN),))
     if condition.group == "foreign":
-        about = "A domain of this host that KC does not manage. It is shown, never touched."
+        about = "A domain of this host that KC does not manage: it is shown, never touched, unless you adopt it."
         return join_parts((top, [(Run(about, Role.MUTED),)]))
     parts = [top]
     if operation is not None:
         parts.append(_describe_operation(operation, glyphs))
     parts += [
         _describe_usage(document, usage, glyphs),
-        _describe_addresses(document, glyphs),
+        _describe_addresses(document, glyphs) if is_alone else [],
         _describe_nature(document, now, glyphs),
         describe_metadata(document, glyphs, is_short=True),
     ]
@@ -63,18 +75,44 @@ def _describe_usage(document: Document, usage: Usage | None, glyphs: Glyphs) -> 
     hardware = hardware_of(document)
     if not hardware:
         return []
-    lines: list[Line] = []
-    cpus = str(hardware.get("cpus", glyphs.dash))
-    if usage is not None and usage.cpu is not None and is_on(document):
-        bars = draw_sparkline(usage.cpu_history, min(_SPARKLINE, HISTORY), glyphs).strip()
-        lines.append(labelled("CPU", Run(bars, Role.ACCENT), f" {format_percent(usage.cpu, glyphs)}"))
-    lines.append(labelled("CPUs", cpus))
     memory = hardware.get("memoryMiB")
+    total = memory * MIB if isinstance(memory, int) else None
     used = usage.memory_bytes if usage is not None and is_on(document) else None
-    lines.append(labelled("memory", format_memory(used, memory * MIB if isinstance(memory, int) else None, glyphs)))
+    lines = _describe_history(usage, total, glyphs) if usage is not None and is_on(document) else []
+    if lines:
+        lines.append(BLANK)
+    lines += [
+        labelled("CPUs", str(hardware.get("cpus", glyphs.dash))),
+        labelled("memory", format_memory(used, total, glyphs)),
+    ]
     if "diskGiB" in hardware:
         lines.append(labelled("disk", f"{hardware['diskGiB']} GiB"))
     return lines
+
+
+def _describe_history(usage: Usage, memory: int | None, glyphs: Glyphs) -> list[Line]:
+    """Return what was used in the last minute: CPU and memory of all there is, the rest of the most there was."""
+    if usage.cpu is None:
+        return []
+    lines = [_draw_history("CPU", usage.cpu_history, 1.0, format_percent(usage.cpu, glyphs), glyphs)]
+    if memory and usage.memory_bytes:
+        share = format_percent(usage.memory_bytes / memory, glyphs)
+        lines.append(_draw_history("memory", usage.memory_history, memory, share, glyphs))
+    for label, rates in (
+        ("read", usage.read),
+        ("written", usage.written),
+        ("received", usage.received),
+        ("sent", usage.sent),
+    ):
+        if rates:
+            text = f"{format_bytes(rates[-1], glyphs)}/s"
+            lines.append(_draw_history(label, rates, max(*rates, _LEAST_RATE), text, glyphs))
+    return lines
+
+
+def _draw_history(label: str, values: Sequence[float], most: float, text: str, glyphs: Glyphs) -> Line:
+    bars = draw_sparkline([value / most * _HIGHEST_BAR for value in values], _SPARKLINE, glyphs)
+    return labelled(label, Run(bars, Role.ACCENT), f" {text.rjust(_RATE_WIDTH)}")
 
 
 def _describe_addresses(document: Document, glyphs: Glyphs) -> list[Line]:
@@ -100,8 +138,12 @@ def _describe_nature(document: Document, now: float, glyphs: Glyphs) -> list[Lin
     hardware = hardware_of(document)
     lines = [
         labelled("type", name_of(spec.get("type")), Run(f"  {hardware.get('arch', '')}", Role.MUTED)),
-        labelled("image", name_of(spec.get("image"))),
+        labelled("image", name_of(spec.get("image")) or Run("none: it was adopted", Role.MUTED)),
     ]
+    pinned, newest = spec.get("type", {}).get("version"), status.get("newerType")
+    if newest:
+        runs = Run(f"version {pinned}"), Run(f"  {glyphs.attention} there is version {newest}", Role.WARN)
+        lines.insert(1, labelled("", *runs))
     if status.get("accelerator") == "tcg":
         lines.append(labelled("runs", Run("emulated, slow: no usable KVM here", Role.WARN)))
     elif status.get("accelerator"):
@@ -122,36 +164,3 @@ def describe_metadata(document: Document, glyphs: Glyphs, *, is_short: bool = Fa
         return []
     hint = f"kc vm set {document.get('name', '')} --meta KEY=VALUE gives it some"
     return [(Run("This VM has no metadata."),), (Run(hint, Role.MUTED),)]
-
-
-def describe_wiring(document: Document, networks: Mapping[str, Document], glyphs: Glyphs) -> list[Line]:
-    """Return NICs, disk and keys of a VM; `networks` are the known ones by name."""
-    spec = document.get("spec", {})
-    hardware = hardware_of(document)
-    lines: list[Line] = [heading("Network")]
-    for nic in spec.get("nics", []):
-        name = name_of(nic.get("network"))
-        choice = Nic(name, _choice(nic.get("ipv4", {})), _choice(nic.get("ipv6", {})))
-        addressing = describe_addressing(choice, networks.get(name))
-        lines.append(labelled(f"  {nic.get('id', '')}", name, Run(f"  {addressing}  {nic.get('mac', '')}", Role.MUTED)))
-    if not spec.get("nics"):
-        lines.append((Run("  none", Role.MUTED),))
-    size = f"{hardware['diskGiB']} GiB" if "diskGiB" in hardware else glyphs.dash
-    lines += [BLANK, heading("Disk"), labelled("  root", size, Run(f"  over {name_of(spec.get('image'))}", Role.MUTED))]
-    lines += [BLANK, heading("Machine"), labelled("  size", describe_hardware(hardware) or glyphs.dash)]
-    for name, value in spec.get("parameters", {}).items():
-        lines.append(labelled(f"  {name}", str(value), Run("  chosen", Role.MUTED), width=14))
-    keys = spec.get("sshKeys", [])
-    lines += [BLANK, heading("SSH keys")]
-    lines += [(Run(f"  {_shorten_key(str(key))}", Role.MUTED),) for key in keys] or [(Run("  none", Role.MUTED),)]
-    return lines
-
-
-def _choice(plan: Mapping[str, Any]) -> str:
-    return str(plan.get("address") or plan.get("mode", "network"))
-
-
-def _shorten_key(key: str) -> str:
-    kind, _, rest = key.partition(" ")
-    body, _, comment = rest.partition(" ")
-    return f"{kind} …{body[-8:]} {comment}".rstrip()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from backend.model.documents import Document, name_of
-from kc_tui.state.formatting import MIB, draw_sparkline, format_memory, format_percent
+from kc_tui.state.formatting import MIB, draw_sparkline, format_memory, format_percent, join_words
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.listing import Entry, natural_key
 from kc_tui.state.operations import describe_busy, describe_progress
@@ -28,6 +28,7 @@ COLUMNS: Final = (
 METADATA_WIDTH: Final = 12
 METADATA_PREFIX: Final = "metadata."
 
+POWERS: Final = frozenset({"running", "paused", "stopped"})
 _STATE_ORDER: Final = {"attention": 0, "busy": 1, "running": 2, "paused": 3, "stopped": 4, "foreign": 5}
 
 
@@ -73,6 +74,8 @@ def judge(
     if operation is not None:
         return Condition(describe_busy(operation), glyphs.changing, Role.ACCENT, "busy", describe_busy(operation))
     note = _find_trouble(document, power)
+    if not note and not is_stale and not is_connecting:
+        note = find_drift(document)
     if note:
         role = Role.DANGER if power in ("crashed", "absent") else Role.WARN
         return Condition(_power_word(power), glyphs.attention, role, "attention", note=note, is_stale=is_stale)
@@ -103,6 +106,19 @@ def _find_trouble(document: Document, power: str) -> str:
         return "the host has no domain of it any more; start makes it anew"
     problem = status.get("problem")
     return str(problem) if problem else ""
+
+
+def find_drift(document: Document) -> str:
+    """Return how the host differs from a VM's document, which nobody told KC of; empty where it does not."""
+    status = document.get("status", {})
+    wanted, found = document.get("spec", {}).get("power"), status.get("power")
+    if wanted != found and wanted in POWERS and found in POWERS:
+        return f"it is to be {wanted}, and it is {found}"
+    drift = status.get("drift")
+    if not isinstance(drift, list) or not drift:
+        return ""
+    paths = [str(entry.get("path", "")) for entry in drift if isinstance(entry, dict)]
+    return f"somebody else changed {join_words(paths, 3)}"
 
 
 def _needs_restart(document: Document, power: str) -> str:

@@ -56,7 +56,7 @@ class ChoiceBar(Widget, can_focus=True):
     def show(self, answers: Sequence[Answer]) -> None:
         """Show other answers."""
         self._answers = tuple(answers)
-        self._cursor = min(self._cursor, len(self._answers) - 1)
+        self._cursor = max(0, min(self._cursor, len(self._answers) - 1))
         self.refresh()
 
     def render(self) -> Content:

@@ -23,7 +23,7 @@ from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run
-from kc_tui.wizards.choice_field import ChoiceField
+from kc_tui.widgets.choice_field import ChoiceField
 from kc_tui.wizards.pick import PickPage
 
 Family = Literal["ipv4", "ipv6"]

@@ -5,146 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import random
-import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.boot_sector import SIZE, make_disk
+from support.hypervisor_rig import GREETING, Rig, read_until
 
 from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
-from backend.hypervisor.host import open_hypervisor
-from backend.hypervisor.memory import MemoryHypervisor
-from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan, NicPlan
-from backend.hypervisor.protocol import Hypervisor
-from backend.service import ConsoleStream
-
-GREETING = b"KC test guest is up\r\n"
-URI = os.environ.get("KC_LIBVIRT_URI", "qemu:///system")
-
-
-@dataclass
-class Rig:
-    """A hypervisor, names that nobody else has, and guests of 512 bytes."""
-
-    hypervisor: Hypervisor
-    prefix: str
-    subnet: str
-
-    def disk(self, content: bytes = b"") -> str:
-        """Upload a bootable disk and return its volume."""
-        name = f"kc-{uuid.uuid4()}-root"
-        data = content or make_disk(GREETING)
-        self.hypervisor.upload(name, io.BytesIO(data), len(data))
-        return name
-
-    def plan(self, name: str = "vm", **changes: Any) -> DomainPlan:
-        """Return the plan of a small domain, with a disk that is there."""
-        uid = str(uuid.uuid4())
-        plan = DomainPlan(
-            uid=uid, name=f"{self.prefix}-{name}", version=3, owner="owner-1", owner_label="kraut@host:/store",
-            metadata='{"tenant":"acme & söhne","note":"<b>]]>\\u0007"}', arch="x86_64", cpus=1, memory_mib=32,
-            firmware="bios", accelerator="qemu", disks=(), nics=(), seed="", console_log=f"kc-{uid}-console.log",
-        )  # fmt: skip
-        if "disks" not in changes:
-            changes["disks"] = (DiskPlan("root", self.disk(), "raw"),)
-        return plan._replace(**changes)
-
-    def defined(self, name: str = "vm", **changes: Any) -> DomainPlan:
-        """Define a small domain."""
-        plan = self.plan(name, **changes)
-        self.hypervisor.ensure_defined(plan)
-        return plan
-
-    def running(self, name: str = "vm", **changes: Any) -> DomainPlan:
-        """Define a small domain, start it, and wait until its guest is up."""
-        plan = self.defined(name, **changes)
-        self.hypervisor.ensure_running(plan.uid)
-        self.wait(lambda: GREETING in self.hypervisor.read_log(plan.console_log, 4096), "the guest is up")
-        return plan
-
-    def deaf(self) -> DomainPlan:
-        """Start a domain whose guest hears no power button."""
-        if isinstance(self.hypervisor, MemoryHypervisor):
-            self.hypervisor.boots = False
-        plan = self.defined("deaf", disks=(DiskPlan("root", self.disk(b"\0" * SIZE), "raw"),))
-        self.hypervisor.ensure_running(plan.uid)
-        return plan
-
-    def network(self, name: str = "net", **changes: Any) -> NetworkPlan:
-        """Return the plan of an isolated network with DHCP."""
-        plan = NetworkPlan(f"{self.prefix}-{name}", str(uuid.uuid4()), "isolated", "", self.subnet, "dhcp")
-        return plan._replace(**changes)
-
-    def power(self, plan: DomainPlan) -> str:
-        """Return a domain's state; empty for one that is not there."""
-        observed = self.hypervisor.observe(plan.uid)
-        return observed.power if observed is not None else ""
-
-    def wait(self, condition: Callable[[], object], what: str, seconds: float = 20) -> None:
-        """Wait until a condition holds."""
-        ends = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < ends, f"never came true: {what}"
-            time.sleep(0.05)
-
-
-def read_until(console: ConsoleStream, words: bytes, seconds: float = 10) -> bytes:
-    said = b""
-    ends = time.monotonic() + seconds
-    while words not in said:
-        data = console.read(0.5)
-        assert data != b"", f"ended after {said!r}"
-        assert time.monotonic() < ends, f"only {said!r}"
-        said += data or b""
-    return said
-
-
-def virsh(*arguments: str) -> str:
-    return subprocess.run(
-        ["virsh", "-q", "-c", URI, *arguments], capture_output=True, text=True, timeout=60, check=False
-    ).stdout  # fmt: skip
-
-
-def clear(rig: Rig, pool: str) -> None:
-    """Remove everything that a test made on a real host, through virsh alone."""
-    rig.hypervisor.close()
-    for name in [line for line in virsh("list", "--all", "--name").split() if line.startswith(rig.prefix)]:
-        virsh("destroy", name)
-        virsh("undefine", name, "--nvram", "--managed-save", "--snapshots-metadata")
-    for name in [line for line in virsh("net-list", "--all", "--name").split() if line.startswith(rig.prefix)]:
-        virsh("net-destroy", name)
-        virsh("net-undefine", name)
-    virsh("pool-refresh", pool)
-    for line in virsh("vol-list", pool).splitlines():
-        virsh("vol-delete", "--pool", pool, line.split()[0])
-    virsh("pool-destroy", pool)
-    virsh("pool-delete", pool)
-    virsh("pool-undefine", pool)
-
-
-@pytest.fixture(params=["memory", pytest.param("libvirt", marks=pytest.mark.libvirt)])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    prefix = f"kct-{uuid.uuid4().hex[:8]}"
-    subnet = f"10.{random.randrange(200, 250)}.{random.randrange(256)}.0/24"
-    if request.param == "memory":
-        hypervisor = MemoryHypervisor()
-        hypervisor.boot_text = GREETING
-        yield Rig(hypervisor, prefix, subnet)
-        return
-    request.getfixturevalue("libvirt_uri")
-    made = Rig(open_hypervisor(URI, prefix, tmp_path), prefix, subnet)
-    try:
-        made.hypervisor.ensure_pool()
-        yield made
-    finally:
-        clear(made, prefix)
-
+from backend.hypervisor.plan import DiskPlan, NicPlan
 
 # --- volumes
 
@@ -440,121 +308,14 @@ def test_a_domain_without_its_disk_is_not_defined(rig: Rig) -> None:
     assert rig.hypervisor.find_domain(f"{rig.prefix}-vm") is None
 
 
-# --- domains that are on, and change
-
-
-def test_what_is_off_or_absent_is_not_changed_live(rig: Rig) -> None:
-    plan = rig.defined()
-    assert rig.hypervisor.apply_live(plan._replace(cpus=2)) == ()
-    assert rig.hypervisor.apply_live(plan._replace(uid=str(uuid.uuid4()))) == ()
-    assert rig.power(plan) == "stopped"
-
-
-def test_what_a_running_domain_cannot_have_waits_for_its_next_start(rig: Rig) -> None:
-    plan = rig.running()
-    assert rig.hypervisor.apply_live(plan) == ()
-    wanted = plan._replace(cpus=2, memory_mib=48, firmware="uefi", name=f"{rig.prefix}-new", version=4)
-    rig.hypervisor.ensure_defined(wanted)
-    sample = sample_of(rig, plan)
-    assert (sample.cpus, sample.memory_bytes, rig.power(plan)) == (1, 32 << 20, "running")
-    for _ in range(2):
-        assert rig.hypervisor.apply_live(wanted) == ("cpus", "memory", "firmware", "name")
-    assert rig.hypervisor.owner_of(plan.uid).version == 4
-    assert rig.hypervisor.find_domain(plan.name) is not None
-    # Back to what runs: nothing waits.
-    rig.hypervisor.ensure_defined(plan)
-    assert rig.hypervisor.apply_live(plan) == ()
-
-
-def test_a_restart_gives_a_domain_its_whole_plan(rig: Rig) -> None:
-    plan = rig.running()
-    wanted = plan._replace(cpus=2, memory_mib=48, name=f"{rig.prefix}-new")
-    rig.hypervisor.ensure_defined(wanted)
-    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=20, force=True)
-    rig.hypervisor.ensure_defined(wanted)
-    rig.hypervisor.ensure_running(plan.uid)
-    sample = sample_of(rig, wanted)
-    assert (sample.cpus, sample.memory_bytes) == (2, 48 << 20)
-    assert rig.hypervisor.find_domain(wanted.name) is not None
-    assert rig.hypervisor.apply_live(wanted) == ()
-
-
-def test_nics_come_to_a_running_domain_and_move(rig: Rig) -> None:
-    first, second = rig.network(), rig.network("second", ipv4_subnet="", ipv4_mode="none")
-    for network in (first, second):
-        rig.hypervisor.ensure_network(network)
-    plan = rig.running()
-    wanted = plan
-    for step in (
-        (NicPlan("nic0", "52:54:00:00:00:01", first.name),),
-        (NicPlan("nic0", "52:54:00:00:00:01", first.name), NicPlan("nic1", "52:54:00:00:00:02", first.name)),
-        (NicPlan("nic0", "52:54:00:00:00:01", second.name), NicPlan("nic1", "52:54:00:00:00:02", first.name)),
-    ):
-        wanted = plan._replace(nics=step)
-        rig.hypervisor.ensure_defined(wanted)
-        assert rig.hypervisor.apply_live(wanted) == ()
-        assert rig.hypervisor.apply_live(wanted) == ()
-    for network in (first, second):
-        with pytest.raises(ConflictError, match=plan.name):
-            rig.hypervisor.ensure_network_gone(network.name, network.uid)
-    with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.replace_network(second._replace(mtu=1400))
-    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-    rig.hypervisor.ensure_running(plan.uid)
-    assert rig.hypervisor.apply_live(wanted) == ()
-
-
-def test_a_nic_that_its_guest_holds_waits_and_is_gone_after_a_restart(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("backend.hypervisor.live.UNPLUG_SECONDS", 1.0)
-    network = rig.network()
-    rig.hypervisor.ensure_network(network)
-    plan = rig.deaf()
-    with_nic = plan._replace(nics=(NicPlan("wan", "52:54:00:00:00:01", network.name),))
-    rig.hypervisor.ensure_defined(with_nic)
-    assert rig.hypervisor.apply_live(with_nic) == ()
-    rig.hypervisor.ensure_defined(plan)
-    assert rig.hypervisor.apply_live(plan) == ("nic:wan",)
-    assert rig.hypervisor.apply_live(plan) == ("nic:wan",)
-    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-    rig.hypervisor.ensure_running(plan.uid)
-    assert rig.hypervisor.apply_live(plan) == ()
-    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-    rig.hypervisor.ensure_network_gone(network.name, network.uid)
-
-
-def test_a_nic_on_a_network_that_is_not_there_is_not_found(rig: Rig) -> None:
-    plan = rig.running()
-    with pytest.raises(NotFoundError):
-        rig.hypervisor.apply_live(plan._replace(nics=(NicPlan("nic0", "52:54:00:00:00:01", f"{rig.prefix}-none"),)))
-    assert rig.power(plan) == "running"
-    assert rig.hypervisor.apply_live(plan) == ()
-
-
-def test_another_owners_running_domain_is_not_changed(rig: Rig) -> None:
-    plan = rig.running()
-    with pytest.raises(ConflictError, match="kraut@host:/store"):
-        rig.hypervisor.apply_live(plan._replace(owner="owner-2", version=9))
-    assert rig.hypervisor.owner_of(plan.uid).version == 3
-
-
-def test_disks_wait_for_the_next_start(rig: Rig) -> None:
-    plan = rig.running()
-    data = DiskPlan("data", rig.disk(), "raw")
-    more = plan._replace(disks=(*plan.disks, data))
-    rig.hypervisor.ensure_defined(more)
-    assert rig.hypervisor.apply_live(more) == ("disk:data",)
-    with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.ensure_volume_gone(data.volume)
-    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-    rig.hypervisor.ensure_running(plan.uid)
-    assert rig.hypervisor.apply_live(more) == ()
-    rig.hypervisor.ensure_defined(plan)
-    assert rig.hypervisor.apply_live(plan) == ("disk:data",)
-    # The guest still has it.
-    with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.ensure_volume_gone(data.volume)
+@pytest.mark.parametrize(
+    "wrong", [{"arch": "z80"}, {"firmware": "forth"}, {"on_crash": "weep"}, {"secure_boot": True}], ids=str
+)
+def test_a_plan_that_no_host_can_have_is_refused(rig: Rig, wrong: dict[str, Any]) -> None:
+    plan = rig.plan(**wrong)
+    with pytest.raises(RefusedError):
+        rig.hypervisor.ensure_defined(plan)
+    assert rig.hypervisor.observe(plan.uid) is None
 
 
 def test_a_guest_starts_once_and_obeys_the_power_button(rig: Rig) -> None:
@@ -626,15 +387,11 @@ def test_a_second_reader_takes_the_console_over(rig: Rig) -> None:
 
 def test_counters_are_of_every_domain(rig: Rig) -> None:
     on, off = rig.running("on"), rig.defined("off")
-    rig.wait(lambda: sample_of(rig, on).cpu_time_ns > 0, "the guest has used the CPU")
-    sample = sample_of(rig, on)
+    rig.wait(lambda: rig.sample(on).cpu_time_ns > 0, "the guest has used the CPU")
+    sample = rig.sample(on)
     assert (sample.power, sample.cpus, sample.memory_bytes) == ("running", 1, 32 << 20)
     assert 0 < sample.memory_used_bytes <= 32 << 20
-    assert sample_of(rig, off).power == "stopped"
-
-
-def sample_of(rig: Rig, plan: DomainPlan) -> Any:
-    return next(sample for sample in rig.hypervisor.samples() if sample.uid == plan.uid)
+    assert rig.sample(off).power == "stopped"
 
 
 def test_subscribers_hear_of_what_happens_until_they_leave(rig: Rig) -> None:

@@ -1,158 +1,178 @@
-"""Killed at any point of any step, an operation is brought to its end by whatever KC command comes next."""
+"""Killed at any point of any step, an operation is brought to its end by whatever KC comes next.
+
+Every plan that there is, is killed after each of its steps; a plan without a scenario fails. What is left is compared
+with what is left where nobody was killed: documents, domains, volumes, networks, trash and leases, all of them.
+"""
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.kc import URI, Kc, pool_volumes, run_kc, virsh
+from support import crash
+from support.boot_sector import make_disk
+from support.crash import SCENARIOS, Bench, Scenario, clear, settle
+from support.kc import Kc, pool_volumes, virsh
+from support.private import PrivateHost
 
+from backend.local import open_service
+from backend.local.initialising import MACHINE_TYPES
 from backend.operations.planning import PLANS
+from backend.settings import load_settings
 
 pytestmark = [pytest.mark.libvirt]
 
-CRASH = Path(__file__).parent.parent / "support" / "crash.py"
-POINTS = ("begun", "worked")
+_UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_NETWORK = re.compile(r"kc-[0-9a-f]{10}$")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_KINDS = ("VM", "Network", "Image", "MachineType", "Trash")
+# What tells when something was made, and how often something was changed before.
+_PASSING = frozenset(
+    {"version", "appliedVersion", "createdAt", "updatedAt", "uid", "addresses", "usedBytes", "display"}
+)
+
+Die = Callable[[str, str, str], int]
 
 
-def points_of(operation_type: str) -> list[tuple[str, str]]:
-    """Return where to die: before each step acts, after it, and once all is journalled but the end."""
-    steps = PLANS[operation_type].steps
-    return [*((point, step.id) for step in steps for point in POINTS), ("passed", steps[-1].id)]
+def points_of(plan: str, scenario: Scenario) -> list[tuple[str, str]]:
+    """Return where to die: before anything, after each step, which the journal does not know, and short of the end."""
+    steps = PLANS[plan].undo if scenario.undo else PLANS[plan].steps
+    return [("begun", steps[0].id), *(("worked", step.id) for step in steps), ("passed", steps[-1].id)]
 
 
-def die(home: Path, point: str, step: str, action: str, name: str) -> None:
-    environment = {**os.environ, "KC_HOME": str(home), "KC_LIBVIRT_URI": URI}
-    done = subprocess.run(
-        [sys.executable, str(CRASH), point, step, action, name],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == -9, done.stderr
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, Die]]:
+    """A KC on a host of its own, and processes that die there."""
+    if os.geteuid() != 0:
+        pytest.skip("namespaces of its own need root")
+    files = tmp_path_factory.mktemp("c")
+    for name in ("boot", "spare"):
+        (files / f"{name}.raw").write_bytes(make_disk(name.encode()))
+    host = PrivateHost(tmp_path_factory.mktemp("h"))
+    environment = {"KC_HOME": str(files / "home"), "KC_LIBVIRT_URI": host.uri}
+    service = open_service(load_settings(environment=environment))
+    paths = os.pathsep.join(sys.path)
+    with (files / "log").open("wb") as log:
+        mortals = subprocess.Popen(
+            [sys.executable, crash.__file__], env={**os.environ, **environment, "PYTHONPATH": paths},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+        )  # fmt: skip
+
+    def die(scenario: str, point: str, step: str) -> int:
+        assert mortals.stdin is not None
+        assert mortals.stdout is not None
+        order = {"point": point, "step": step, "scenario": scenario, "files": str(files)}
+        mortals.stdin.write(json.dumps(order) + "\n")
+        mortals.stdin.flush()
+        status = int(mortals.stdout.readline())
+        assert status == -9, (order, (files / "log").read_text())
+        return status
+
+    try:
+        service.hypervisor.ensure_pool()
+        # More memory than it has takes a restart.
+        tiny = MACHINE_TYPES["tiny"]
+        bit = {**tiny, "hardware": {**tiny["hardware"], "maxMemoryMiB": 0}}
+        service.create({"kind": "MachineType", "name": "bit", "spec": bit})
+        lab = {"uplink": "isolated", "ipv4": {"subnet": "10.78.1.0/24", "mode": "dhcp"}}
+        settle(service, service.create({"kind": "Network", "name": "lab", "spec": lab}))
+        upload = service.upload_image("boot", files / "boot.raw", metadata={}, declared={"format": "raw"})
+        settle(service, upload)
+        yield Bench(service, host.virsh, files), die
+    finally:
+        mortals.stdin.close()  # type: ignore[union-attr] # it is a pipe
+        mortals.wait(20)
+        mortals.stdout.close()  # type: ignore[union-attr] # as above
+        service.close()
+        host.close()
 
 
-@pytest.fixture
-def name(ready_home: Path) -> Iterator[str]:
-    name = f"crash-{uuid.uuid4().hex[:6]}"
-    yield name
-    run_kc(ready_home, "vm", "delete", name, "--now", "--yes")
+def take_picture(bench: Bench) -> list[str]:
+    """Return all that there is, in words that are the same however often it was made."""
+    service = bench.service
+    known: dict[str, str] = {}
+
+    def give_name(found: re.Match[str]) -> str:
+        return str(known.setdefault(found[0], f"<{len(known)}>"))
+
+    lines = [f"{len(service.store.leases())} leases"]
+    for kind in _KINDS:
+        for item in service.list_documents(kind).items:
+            shown = service.get(kind, item["name"]) if kind == "VM" else item
+            # An entry of the trash has a part of its uid in its name.
+            name = "" if kind == "Trash" else shown["name"]
+            known[item["uid"]] = f"<{kind} {name}>"
+            if kind == "Trash":
+                known[item["spec"]["target"]["uid"]] = f"<deleted {item['spec']['target']['name']}>"
+            lines += [f"{kind} {name}{line}" for line in flatten({**shown, "name": name})]
+    for name in sorted(bench.virsh("list", "--all", "--name").split()):
+        xml = bench.virsh("dumpxml", name, "--inactive")
+        lines.append(f"{name} is {bench.virsh('domstate', name).strip()}")
+        lines += re.sub("version=.[0-9]+.", "", xml).splitlines()
+        lines.append(bench.virsh("snapshot-list", name, "--name").strip())
+    bench.virsh("pool-refresh", "kc")
+    volumes = [line.split()[0] for line in bench.virsh("vol-list", "kc").splitlines() if line.strip()]
+    lines += sorted(re.sub(_UID, give_name, line) for line in volumes)
+    lines += sorted(re.sub(_NETWORK, "<network>", line) for line in bench.virsh("net-list", "--all", "--name").split())
+    return [re.sub(_TIME, "<time>", re.sub(_MAC, "<mac>", re.sub(_UID, give_name, line))) for line in lines]
 
 
-@pytest.mark.parametrize(("point", "step"), points_of("vm.create"))
-def test_a_creation_that_was_killed_ends_as_if_nothing_had_happened(
-    ready_home: Path, ready_kc: Kc, name: str, point: str, step: str
+def flatten(value: Any) -> Iterator[str]:
+    """Yield every value in a document with its path."""
+    if isinstance(value, dict):
+        for key in sorted(value.keys() - _PASSING):
+            yield from (f".{key}{line}" for line in flatten(value[key]))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from (f".{index}{line}" for line in flatten(item))
+    else:
+        yield f" = {value!r}"
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_plan_has_a_scenario(plan: str) -> None:
+    assert SCENARIOS.get(plan), f"no scenario for plan {plan}"
+
+
+@pytest.mark.parametrize(
+    ("plan", "number"), [(plan, number) for plan in PLANS for number in range(len(SCENARIOS.get(plan, ())))]
+)
+def test_an_operation_that_was_killed_ends_as_if_nothing_had_happened(
+    bench: tuple[Bench, Die], plan: str, number: int
 ) -> None:
-    die(ready_home, point, step, "create", name)
-    listed = ready_kc("op", "list", "-o", "json")
-    assert listed.status == 0, listed.stderr
-    vm = ready_kc("vm", "show", name, "-o", "json").json()
-    assert vm["status"]["power"] == "running"
-    assert "operation" not in vm["status"]
-    operations = ready_kc("op", "list", "-o", "json").json()["items"]
-    mine = [item for item in operations if item["spec"]["target"]["uid"] == vm["uid"]]
-    assert [item["status"]["state"] for item in mine] == ["succeeded"]
-    assert virsh("domuuid", name).strip() == vm["uid"]
-    prefix = f"kc-{vm['uid']}-"
-    volumes = [volume.removeprefix(prefix) for volume in pool_volumes(prefix)]
-    assert volumes == ["console.log", "root", "seed"]
+    world, die = bench
+    scenario, service = SCENARIOS[plan][number], world.service
+    scenario.prepare(world)
+    accepted = scenario.begin(service, world.files)
+    assert accepted.operation is not None
+    state = service.wait(accepted.operation["name"], timeout=60)["status"]["state"]
+    assert (accepted.operation["spec"]["type"], state) == (plan, "failed" if scenario.undo else "succeeded")
+    expected = take_picture(world)
+    for point, step in points_of(plan, scenario):
+        scenario.prepare(world)
+        die(f"{plan}#{number}", point, step)
+        service.resume()
+        found = take_picture(world)
+        assert found == expected, (f"killed when {step} had {point}", *difflib.unified_diff(expected, found, n=0))
+    newest = max(service.list_documents("Operation").items, key=lambda item: item["createdAt"])
+    assert (newest["spec"]["type"], newest["status"]["state"]) == (plan, state)
+    clear(world)
+    left = take_picture(world)
+    assert [line for line in left if line.startswith(("VM", "Trash")) or " is " in line] == []
 
 
-@pytest.mark.parametrize(("point", "step"), points_of("vm.delete"))
-def test_a_deletion_that_was_killed_leaves_nothing(
-    ready_home: Path, ready_kc: Kc, name: str, point: str, step: str
-) -> None:
-    options = ("--image", "starter", "--network", "default", "--type", "tiny", "--no-start", "-o", "json")
-    vm = ready_kc("vm", "create", name, *options).json()
-    die(ready_home, point, step, "delete", name)
-    assert ready_kc("vm", "show", name).status == 3
-    assert name not in virsh("list", "--all", "--name").split()
-    assert pool_volumes(f"kc-{vm['uid']}") == []
-
-
-def in_doubt(operation_type: str) -> list[str]:
-    """Return the steps of an operation, to be killed when each has done its work and the journal does not say so."""
-    return [step.id for step in PLANS[operation_type].steps]
-
-
-def show(kc: Kc, name: str) -> dict[str, Any]:
-    vm: dict[str, Any] = kc("vm", "show", name, "-o", "json").json()
-    return vm
-
-
-def volumes_of(uid: str) -> list[str]:
-    prefix = f"kc-{uid}-"
-    return [volume.removeprefix(prefix) for volume in pool_volumes(prefix)]
-
-
-@pytest.fixture
-def vm(ready_kc: Kc, name: str) -> dict[str, Any]:
-    made = ready_kc("vm", "create", name, "--image", "starter", "--network", "default", "--type", "tiny", "-o", "json")
-    vm: dict[str, Any] = made.json()
-    return vm
-
-
-@pytest.mark.parametrize("step", in_doubt("vm.update"))
-def test_a_change_that_was_killed_is_made_all_the_same(
-    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
-) -> None:
-    die(ready_home, "worked", step, "update", vm["name"])
-    assert ready_kc("op", "list").status == 0
-    after = show(ready_kc, vm["name"])
-    assert (after["version"], after["metadata"], after["status"]["power"]) == (2, {"test": "changed"}, "running")
-    assert after["status"]["pendingRestart"] == ["spec.parameters.memoryMiB"]
-    assert "operation" not in after["status"]
-    macs = [nic["mac"] for nic in after["spec"]["nics"]]
-    assert len(set(macs)) == 2
-    for xml in (virsh("dumpxml", vm["name"]), virsh("dumpxml", "--inactive", vm["name"])):
-        assert [xml.count(mac) for mac in macs] == [1, 1]
-    assert str(640 * 1024) in virsh("dumpxml", "--inactive", vm["name"])
-
-
-# What is between stop and start is the same as in a change.
-@pytest.mark.parametrize("step", [in_doubt("vm.restart")[0], in_doubt("vm.restart")[-1]])
-def test_a_restart_that_was_killed_ends_with_a_running_vm(
-    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
-) -> None:
-    settings = ("spec.parameters.memoryMiB=640", "--message", "more")
-    assert ready_kc("vm", "set", vm["name"], *settings).status == 0
-    die(ready_home, "worked", step, "restart", vm["name"])
-    after = show(ready_kc, vm["name"])
-    assert (after["status"]["power"], after["status"]["pendingRestart"]) == ("running", [])
-
-
-@pytest.mark.parametrize("step", in_doubt("vm.delete"))
-def test_a_vm_that_was_killed_on_its_way_to_the_trash_is_in_it(
-    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
-) -> None:
-    die(ready_home, "worked", step, "trash", vm["name"])
-    assert ready_kc("vm", "show", vm["name"]).status == 3
-    assert vm["name"] not in virsh("list", "--all", "--name").split()
-    assert volumes_of(vm["uid"]) == ["root"]
-    die(ready_home, "worked", "purge", "purge", vm["name"])
-    ready_kc("op", "list")
-    assert volumes_of(vm["uid"]) == []
-    entries = ready_kc("trash", "list", "-o", "json").json()["items"]
-    assert vm["uid"] not in [entry["spec"]["target"]["uid"] for entry in entries]
-
-
-@pytest.mark.parametrize("step", in_doubt("vm.restore"))
-def test_a_restore_that_was_killed_brings_the_vm_back(
-    ready_home: Path, ready_kc: Kc, vm: dict[str, Any], step: str
-) -> None:
-    assert ready_kc("vm", "delete", vm["name"], "--yes").status == 0
-    die(ready_home, "worked", step, "restore", vm["name"])
-    after = show(ready_kc, vm["name"])
-    assert (after["uid"], after["version"], after["status"]["power"]) == (vm["uid"], 3, "running")
-    assert volumes_of(vm["uid"]) == ["console.log", "root", "seed"]
-
-
-def test_a_failed_creation_leaves_nothing(ready_home: Path, ready_kc: Kc, name: str) -> None:
+def test_a_failed_creation_leaves_nothing(ready_kc: Kc) -> None:
     # A bridge that is not there lets everything up to the start succeed, and the start fail.
+    name = f"crash-{uuid.uuid4().hex[:6]}"
     network = f"nobridge-{uuid.uuid4().hex[:6]}"
     assert ready_kc("network", "create", network, "--uplink", "bridge:kcnone0").status == 0
     done = ready_kc("vm", "create", name, "--image", "starter", "--network", network, "--type", "tiny")

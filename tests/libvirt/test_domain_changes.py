@@ -121,6 +121,42 @@ def test_a_nic_that_another_tool_added_goes_or_is_named(
     assert waiting == "nic:net0"
 
 
+def test_cpus_and_memory_have_headroom_and_a_guest_without_drivers_waits_for_no_start(
+    hypervisor: Hypervisor, private_host: PrivateHost, make: Make
+) -> None:
+    plan = make(max_cpus=4, max_memory_mib=128)
+    hypervisor.ensure_defined(plan)
+    hypervisor.ensure_running(plan.uid)
+    # Its balloon is told and nobody is there to fill it, as in a guest that boots: another start would change nothing.
+    assert hypervisor.apply_live(plan) == ()
+    for changes, waiting in (
+        ({"cpus": 3, "memory_mib": 96}, ()),
+        ({"cpus": 5, "memory_mib": 160}, ("cpus", "memory")),
+        ({"cpus": 4, "memory_mib": 128}, ()),
+        ({"cpus": 2}, ("cpus",)),
+    ):
+        changed = plan._replace(**changes)
+        assert hypervisor.apply_live(changed) == waiting
+        assert hypervisor.apply_live(changed) == waiting
+    vcpu = fromstring(private_host.virsh("dumpxml", plan.name)).find("vcpu")
+    assert vcpu is not None
+    assert (vcpu.get("current", vcpu.text), vcpu.text) == ("4", "4")
+
+
+def test_an_adopted_domain_keeps_its_nics_of_other_kinds(
+    hypervisor: Hypervisor, private_host: PrivateHost, network: NetworkPlan, make: Make
+) -> None:
+    user, (managed,) = NicPlan("user", "52:54:00:77:34:01"), nics(1, network.name)
+    plan = make(nics=(user,))
+    hypervisor.ensure_defined(plan)
+    hypervisor.ensure_running(plan.uid)
+    adopted = plan._replace(adopted=True, disks=(), seed="", console_log="", nics=(managed,))
+    assert hypervisor.apply_live(adopted) == ()
+    assert hypervisor.apply_live(adopted) == ()
+    found = fromstring(private_host.virsh("dumpxml", plan.name)).findall("devices/interface")
+    assert [nic.get("type") for nic in found] == ["user", "network"]
+
+
 def test_metadata_is_mirrored_whole_while_it_runs(
     hypervisor: Hypervisor, private_host: PrivateHost, make: Make
 ) -> None:

@@ -96,7 +96,7 @@ def test_a_failed_creation_leaves_nothing_but_its_journal(service: LocalService,
     assert ended["status"]["state"] == "failed"
     assert ended["status"]["error"]["detail"] == "QEMU said no"
     assert ended["status"]["error"]["hint"] == "look at its log"
-    assert [step["state"] for step in ended["status"]["undo"]] == ["done"] * 4
+    assert [step["state"] for step in ended["status"]["undo"]] == ["done"] * 5
     assert host.domains == {}
     assert volumes_of(host, accepted.document["uid"]) == []
     with pytest.raises(NotFoundError):

@@ -53,13 +53,14 @@ def test_an_update_makes_a_version_and_changes_the_domain(service: LocalService,
     assert vm["version"] == 2
     assert [nic["id"] for nic in vm["spec"]["nics"]] == ["nic0", "nic1"]
     assert vm["spec"]["nics"][1]["mac"].startswith("52:54:")
-    assert vm["status"]["pendingRestart"] == ["spec.parameters.memoryMiB"]
-    assert host.domains[uid].plan.memory_mib == 1024
+    assert vm["status"]["pendingRestart"] == []
+    assert host.domains[uid].now().memory_mib == 1024
     assert len(host.domains[uid].plan.nics) == 2
 
 
 def test_a_reboot_applies_what_waits_for_a_restart(service: LocalService) -> None:
-    change(service, parameters={"memoryMiB": 1024})
+    change(service, type={"name": "small"})
+    assert service.get("VM", "web")["status"]["pendingRestart"] == ["spec.parameters.memoryMiB"]
     accepted = service.act("web", "reboot")
     assert accepted.operation is not None
     assert accepted.operation["spec"]["type"] == "vm.restart"
@@ -181,7 +182,7 @@ def test_a_preview_tells_all_and_writes_nothing(service: LocalService) -> None:
     assert preview.after["version"] == 2
     assert "spec.parameters" in {change.where.rpartition(".memoryMiB")[0] for change in preview.changes}
     assert preview.effects == [
-        "memoryMiB 512 → 1024: at the next restart",
+        "memoryMiB 512 → 1024: while it runs",
         "nic0 moves from default to lab",
         "nic1 on default is plugged in",
         "the guest is shut down",
@@ -194,6 +195,8 @@ def test_a_preview_tells_all_and_writes_nothing(service: LocalService) -> None:
 
 def test_a_vm_comes_back_from_the_trash_with_its_disk(service: LocalService, host: MemoryHypervisor) -> None:
     vm = service.get("VM", "web")
+    name = f"kc-{vm['uid']}-root"
+    host.volumes[name] = disk = (host.volumes[name][0], b"what the guest wrote")
     settle(service, service.delete("VM", "web", message="no longer needed"))
     assert host.domains == {}
     assert volumes_of(host, vm["uid"]) == ["root"]
@@ -204,12 +207,11 @@ def test_a_vm_comes_back_from_the_trash_with_its_disk(service: LocalService, hos
     deletion = service.history("VM", "web")[-1]
     assert (deletion.version, deletion.message, deletion.document) == (2, "no longer needed", None)
     assert deletion.by
-    disk = host.volumes[f"kc-{vm['uid']}-root"]
     assert settle(service, service.restore("VM", "web"))["status"]["state"] == "succeeded"
     back = service.get("VM", "web")
     assert (back["uid"], back["version"], back["spec"]) == (vm["uid"], 3, vm["spec"])
     assert back["status"]["power"] == "running"
-    assert host.volumes[f"kc-{vm['uid']}-root"] is disk
+    assert host.volumes[name] == disk
     assert service.list_documents("Trash").items == []
 
 
@@ -348,7 +350,7 @@ def test_a_fault_of_kcs_own_is_told_and_not_met_for_ever(
     def stumble(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("backend.operations.runner.discard", stumble)
+    monkeypatch.setattr("backend.operations.run.discard", stumble)
     accepted = service.delete("VM", "web")
     with pytest.raises(FailedError, match="internal error: ZeroDivisionError"):
         settle(service, accepted)

@@ -34,6 +34,7 @@ TERMINAL: Final = TerminalTheme(
 # Shapes as shares of a cell: x, y, width, height.
 _LEVELS: Final = {sign: (0.0, 1 - (index + 1) / 8, 1.0, (index + 1) / 8) for index, sign in enumerate("▁▂▃▄▅▆▇█")}
 _SHAPES: Final = _LEVELS | {
+    "▀": (0.0, 0.0, 1.0, 0.5),
     "─": (0.0, 0.475, 1.0, 0.05),
     "│": (0.45, 0.0, 0.1, 1.0),
     "▌": (0.0, 0.0, 0.5, 1.0),

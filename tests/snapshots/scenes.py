@@ -18,6 +18,7 @@ from kc_tui.application import KCApp
 from kc_tui.screens.console import ConsoleScreen
 from kc_tui.screens.vms import VMsScreen
 from kc_tui.state.remembered import Remembered
+from snapshots import life
 
 SMALL = (80, 24)
 LARGE = (140, 40)
@@ -99,6 +100,13 @@ def fill(lab: Lab) -> None:
     keys = lab.home / "user" / ".ssh"
     keys.mkdir(parents=True, exist_ok=True)
     (keys / "id_ed25519.pub").write_text(f"{_KEY}\n")
+
+
+def fill_with_life(lab: Lab) -> None:
+    """Put what happens to VMs after they were made into the usual lab."""
+    fill(lab)
+    life.furnish_life(lab)
+    life.furnish_drift(lab)
 
 
 _CLOUD_CONFIG = """\
@@ -210,6 +218,7 @@ async def show_attention(pilot: Pilot[None]) -> None:
 async def show_vm(pilot: Pilot[None]) -> None:
     await _sample(pilot)
     await press(pilot, "slash", "=web-1", "enter", "enter")
+    await life.see_whole(pilot)
 
 
 async def show_console(pilot: Pilot[None]) -> None:
@@ -302,7 +311,13 @@ SCENES = (
     Scene("delete", show_delete, (SMALL,), furnish=fill),
     Scene("delete-now", show_delete_now, (SMALL,), furnish=fill),
     Scene("attention", show_attention, (SMALL,), furnish=fill),
-    Scene("vm", show_vm, furnish=fill),
+    Scene("vm", show_vm, furnish=fill_with_life),
+    Scene("vm-resize", life.show_resize, furnish=fill_with_life),
+    Scene("vm-nic", life.show_nic, (SMALL,), furnish=fill_with_life),
+    Scene("vm-snapshots", life.show_snapshots, furnish=fill_with_life),
+    Scene("vm-restore", life.show_restoring, furnish=fill_with_life),
+    Scene("vm-drift", life.show_drift, furnish=fill_with_life),
+    Scene("adopt", life.show_adoption, furnish=fill_with_life),
     Scene("history", show_history, furnish=fill_with_history),
     Scene("vm-history", show_vm_history, furnish=fill_with_history),
     Scene("difference", show_difference, furnish=fill_with_history),

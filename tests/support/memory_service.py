@@ -122,7 +122,7 @@ class MemoryService:
             raise ConflictError(f"{kind.title} {document['name']}", "the name is taken", "choose another")
         return document
 
-    def create(self, document: Document) -> Accepted:
+    def create(self, document: Document, *, key: str = "") -> Accepted:
         self.calls.append(("create", document))
         self.check(document)
         written = self.add(document["kind"], document["name"], spec=document["spec"], metadata=document["metadata"],
@@ -137,7 +137,7 @@ class MemoryService:
         return Accepted(written, self._operate(f"{kind.command}.create", written, finish))
 
     def delete(self, kind: str, name: str, *, if_version: int | None = None, keep_disks: bool = False,
-               now: bool = False, message: str = "") -> Accepted:  # fmt: skip
+               now: bool = False, message: str = "", key: str = "") -> Accepted:  # fmt: skip
         self.calls.append(("delete", kind, name, keep_disks))
         document = self.get(kind, name)
 
@@ -147,7 +147,7 @@ class MemoryService:
 
         return Accepted(document, self._operate(f"{find_kind(kind).command}.delete", document, finish))
 
-    def act(self, name: str, action: str, parameters: dict[str, Any] | None = None) -> Accepted:
+    def act(self, name: str, action: str, parameters: dict[str, Any] | None = None, *, key: str = "") -> Accepted:
         self.calls.append(("act", name, action, parameters))
         document = self.get(VM.name, name)
         wanted = "stopped" if action == "stop" else "running"
@@ -257,6 +257,11 @@ class MemoryService:
     def console_log(self, name: str, *, limit_bytes: int = 1 << 20) -> bytes:
         self.get(VM.name, name)
         return self.log[-limit_bytes:]
+
+    def display(self, name: str) -> MemoryConsole:
+        self.get(VM.name, name)
+        self.calls.append(("display", name))
+        return MemoryConsole(b"RFB 003.008\n")
 
     def initialise(self, report: Callable[[str], None]) -> list[str]:
         report("making the network default")

@@ -17,13 +17,14 @@ from typing import Any
 
 from backend.errors import UnreachableError
 from backend.hypervisor.memory import MemoryDomain, MemoryHypervisor, fail_with
-from backend.hypervisor.plan import Address, DomainPlan, Sample, Volume
+from backend.hypervisor.plan import Address, Sample, Volume
 from backend.local import LocalService
 from backend.local.creation import prepare
 from backend.model.changes import remove_path, set_path
 from backend.model.documents import Document, format_time, parse_time
 from backend.model.kinds import OPERATION, VM, find_kind
 from backend.operations import journal
+from backend.operations.domain_plan import plan_domain
 from support.memory_kc import furnish, make_service
 
 NOW = 1_767_366_245.0
@@ -80,6 +81,10 @@ class Lab:
     def __init__(self, home: Path, *, furnished: bool = True) -> None:
         self.home = home
         self.host = MemoryHypervisor()
+        # What is written at the lab's own time is old by the runner's clock, and is to stay all the same.
+        config = home / "config" / "config.toml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text("[operations]\nkeepDays = 0\n")
         self.host.fail = fail_with(UnreachableError("host", "its figures are the test's own"), "samples")
         self.service: LocalService = make_service(home, self.host)
         if furnished:
@@ -116,7 +121,7 @@ class Lab:
                 "image": more.get("image", "starter"),
                 "type": machine_type,
                 "nics": [{"network": network} for network in more.get("networks", ("default",))],
-                "power": "running" if power == "running" else "stopped",
+                "power": more.get("wanted", power if power in ("running", "paused") else "stopped"),
             },
         }
         uid = uid_of(name)
@@ -131,19 +136,19 @@ class Lab:
 
     def _add_domain(self, body: Document, power: str, address: str) -> None:
         nics = body["spec"]["nics"]
-        plan = DomainPlan(
-            uid=body["uid"], name=body["name"], version=1, owner=self.service.store.identity, owner_label="lab",
-            metadata="{}", arch="x86_64", cpus=1, memory_mib=512, firmware="bios", accelerator="kvm", disks=(), nics=(),
-            seed="", console_log=f"kc-{body['uid']}-console.log",
-        )  # fmt: skip
-        for part, size in (("root", 2 << 30), ("seed", 1 << 20)):
-            volume = f"kc-{body['uid']}-{part}"
-            self.host.volumes[volume] = (Volume(volume, f"/memory/{volume}", "raw", size, 1 << 20), b"")
+        plan = plan_domain(self.service.store, body | {"version": 1}, owner_label="lab", accelerator="kvm")
+        for disk in plan.disks:
+            self._add_volume(disk.volume, disk.format, disk.capacity_bytes, disk.capacity_bytes // 8)
+            self._add_volume(disk.base_volume, disk.base_format, disk.capacity_bytes, 180_000_000)
+        self._add_volume(plan.seed, "raw", 1 << 20, 1 << 20)
         domain = MemoryDomain(body["uid"], body["name"], plan, power, agent=power == "running")
         if address and power == "running":
             family, prefix = ("ipv6", 64) if ":" in address else ("ipv4", 24)
             domain.addresses = [Address(address, prefix, family, nics[0]["mac"], "lease")]
         self.host.domains[body["uid"]] = domain
+
+    def _add_volume(self, name: str, kind: str, capacity: int, used: int) -> None:
+        self.host.volumes.setdefault(name, (Volume(name, f"/memory/{name}", kind, capacity, used), b""))
 
     def change(self, document: Document, ago: float, by: str = "root", message: str = "", **values: Any) -> Document:
         """Write another version of a document, `ago` seconds before the lab's now; `spec__power="stopped"` sets a path.
@@ -241,6 +246,8 @@ def make_samples(loads: dict[str, tuple[float, ...]], memory: dict[str, float]) 
                 Sample(
                     uid_of(name), 100.0 + 2.0 * tick, "running", cpus=1, cpu_time_ns=int(used[name] * 1e9),
                     memory_used_bytes=int(memory.get(name, 0.3) * (1 << 30)),
+                    disk_read_bytes=int(used[name] * 3e6), disk_written_bytes=int(tick * 7e5 + used[name] * 1e6),
+                    received_bytes=int(used[name] ** 2 * 4e5), sent_bytes=tick * 90_000,
                 )
             )  # fmt: skip
         samples.append(batch)

@@ -118,9 +118,9 @@ def test_the_effects_on_the_host_are_told(kept: Any, lab: Any) -> None:
     kept.add_vm("db")
     path = lab(vm("db", parameters={"memoryMiB": 1024}), "db.json")
     shown = kept("apply", "-f", path, "--dry-run")
-    assert "! memoryMiB 512 → 1024: at the next restart" in shown.out
+    assert "! memoryMiB 512 → 1024: while it runs" in shown.out
     assert shown.out.splitlines()[0] == "vm db: would be updated"
-    assert "kc: vm db: memoryMiB 512 → 1024: at the next restart" in kept("apply", "-f", path).err
+    assert "kc: vm db: memoryMiB 512 → 1024: while it runs" in kept("apply", "-f", path).err
 
 
 @pytest.mark.parametrize(

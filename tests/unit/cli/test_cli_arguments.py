@@ -422,15 +422,50 @@ def test_force_is_handed_on(kc):
 
 
 def test_every_command_that_is_told_about_can_be_parsed_and_has_help(kc):
-    from kc_tui.cli.commands import load_commands, visible_nouns
+    from kc_tui.cli.commands import NOUNS, Command, visible_nouns, walk_commands
 
+    paths = []
     for noun in visible_nouns():
-        for verb, command in load_commands(noun).items():
-            result = kc(*filter(None, (noun, verb)), "--help")
+        for path, entry in walk_commands(noun, NOUNS[noun]):
+            paths.append(path)
+            result = kc(*path.split(), "--help")
             assert result.code == 0
-            assert result.out.startswith(f"usage: kc {noun}")
-            assert command.examples, f"{noun} {verb} has no example"
+            if isinstance(entry, Command):
+                assert result.out.startswith(f"usage: kc {path} ")
+                assert all("kc " in example for example in entry.examples)
+                assert entry.examples, f"{path} has no example"
+            else:
+                assert result.out.startswith(f"kc {path}: ")
+                assert f"kc {path} VERB" in result.out
             assert all(len(line) <= 100 for line in result.out.splitlines() if not line.startswith("  kc ")), result.out
+    assert {"vm", "vm nic", "vm nic add", "vm disk grow", "vm cd eject", "vm snapshot restore"} <= set(paths)
+
+
+@pytest.mark.parametrize("verb", ["list", "add", "remove"])
+def test_each_action_on_nics_has_help_of_its_own(kc, verb):
+    told = kc("vm", "nic", verb, "--help").out
+    assert told.startswith(f"usage: kc vm nic {verb} NAME")
+    assert ("--network" in told) is (verb == "add")
+    assert ("which NIC is to go" in told) is (verb == "remove")
+    assert ("--if-version" in told) is (verb != "list")
+
+
+@pytest.mark.parametrize("group", ["nic", "disk", "cd", "snapshot"])
+def test_a_group_of_commands_says_what_it_has(kc, group):
+    missing = kc("vm", group)
+    assert missing.code == 2
+    assert missing.err.startswith(f"kc: usage of kc vm {group}: a verb is missing. known are ")
+    wrong = kc("vm", group, "frobnicate", "web")
+    assert wrong.code == 2
+    assert wrong.err.startswith(f"kc: usage of kc vm {group}: no verb 'frobnicate'. ")
+
+
+def test_what_every_command_takes_may_stand_before_the_last_verb_too(kc):
+    kc.service.add_vm("web")
+    for arguments in (("-o", "json", "vm", "disk", "list"), ("vm", "-o", "json", "disk", "list"),
+                      ("vm", "disk", "-o", "json", "list"), ("vm", "disk", "list", "-o", "json")):  # fmt: skip
+        items = kc(*arguments, "web").json()["items"]
+        assert items == [{"id": "root", "sizeGiB": 2, "sizeBytes": None, "usedBytes": None}]
 
 
 def test_namespace_is_what_commands_get():

@@ -70,6 +70,7 @@ def test_control_strings_are_taken_out(data, rest):
         b"\xc2\xc2\x9dx\x07\x9d52;c;ZXZpbA==\x07",
         b"\xc2\x1b]x\x07\x9d52;c;ZXZpbA==\x07",
         b"\x1b%\x1b]52;c;ZXZpbA==\x07",
+        b"\x1b\xc2\x9d52;c;ZXZpbA==\x07",
     ],
 )
 def test_taking_a_string_out_makes_no_new_one(data):

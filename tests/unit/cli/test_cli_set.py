@@ -36,13 +36,16 @@ def test_values_are_json_where_they_parse_and_else_text(web):
 
 
 def test_a_person_is_told_what_was_written_and_what_it_needs(web):
-    result = web("vm", "set", "web", "spec.parameters.memoryMiB=640")
-    assert result.out.splitlines()[1].startswith("web   running ↻")
+    size = {"cpus": 1, "memoryMiB": 512, "diskGiB": 2}
+    web.service.create({"kind": "MachineType", "name": "full", "spec": {"hardware": size, "parameters": {"cpus": {}}}})
+    web.add_vm("db", type="full")
+    result = web("vm", "set", "db", "spec.parameters.cpus=2")
+    assert result.out.splitlines()[1].startswith("db    running ↻")
     assert result.err.splitlines()[-2:] == [
-        "kc: VM web needs a restart for spec.parameters.memoryMiB: kc vm reboot web",
-        "kc: VM web is at version 2; kc vm undo web takes it back",
+        "kc: VM db needs a restart for spec.parameters.cpus: kc vm reboot db",
+        "kc: VM db is at version 2; kc vm undo db takes it back",
     ]
-    assert "restart   needed for spec.parameters.memoryMiB" in web("vm", "show", "web").out
+    assert "restart    needed for spec.parameters.cpus" in web("vm", "show", "db").out
 
 
 def test_what_is_taken_away_is_gone_and_what_is_not_there_may_stay_away(web):
@@ -117,7 +120,7 @@ def test_a_dry_run_shows_and_writes_nothing(web):
     assert result.out.splitlines() == [
         "+ spec.parameters.memoryMiB: 640",
         '~ spec.power: "running" → "stopped"',
-        "! memoryMiB 512 → 640: at the next restart",
+        "! memoryMiB 512 → 640: while it runs",
         "! the guest is shut down",
     ]
     assert result.err == "kc: VM web would change:\n"
@@ -283,6 +286,7 @@ def test_nics_come_and_go_while_it_runs(web):
     ("arguments", "code"),
     [
         (("add", "web"), 2), (("remove", "web"), 2), (("list", "web", "nic0"), 2), (("list",), 2), (("swap", "web"), 2),
+        ((), 2), (("remove", "web", "nic0", "--id", "nic0"), 2), (("add", "web", "nic0", "--network", "default"), 2),
         (("list", "web", "--network", "default"), 2), (("remove", "web", "nic0", "--network", "default"), 2),
         (("remove", "web", "nic9"), 3), (("add", "web", "--network", "gone"), 3), (("list", "gone"), 3),
         (("add", "web", "--network", "default,ipv4=10.9.9.9/24"), 8),

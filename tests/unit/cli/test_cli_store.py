@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from backend.local.initialising import MACHINE_TYPES
+
 
 def file_of(kept: Any) -> Path:
     return Path(kept.service.store.url.removeprefix("tinydb:"))
@@ -20,7 +22,7 @@ def test_show_says_where_and_what_is_kept(kept: Any) -> None:
         "format": 1,
         "identity": store.identity,
         "revision": store.revision(),
-        "documents": {"VM": 1, "Image": 1, "Network": 1, "MachineType": 4, "Operation": 2, "Trash": 0},
+        "documents": {"VM": 1, "Image": 1, "Network": 1, "MachineType": len(MACHINE_TYPES), "Operation": 2, "Trash": 0},
     }
     lines = dict(line.split(maxsplit=1) for line in kept("store", "show").out.splitlines()[:4])
     assert lines["store"] == store.url

@@ -16,7 +16,7 @@ import pytest
 from support.command_line import PROGRAM
 from support.pty_driver import Terminal
 
-from kc_tui.cli.commands import load_commands, visible_nouns
+from kc_tui.cli.commands import NOUNS, load_commands, visible_nouns
 
 CREATE = ("vm", "create", "web", "--image", "starter", "--network", "default", "--type", "tiny")
 
@@ -186,6 +186,12 @@ COMPLETIONS = [
     ("kc vm show --output ya", "kc vm show --output yaml"),
     ("kc vm delete web d", "kc vm delete web db"),
     ("kc doc", "kc doctor"),
+    ("kc vm snap", "kc vm snapshot"),
+    ("kc vm disk gr", "kc vm disk grow"),
+    ("kc vm disk grow w", "kc vm disk grow web"),
+    ("kc vm disk grow web ro", "kc vm disk grow web root"),
+    ("kc vm -o json snapshot cr", "kc vm -o json snapshot create"),
+    ("kc vm nic add web --netw", "kc vm nic add web --network"),
     ("kc vm create x --wait rea", "kc vm create x --wait ready"),
     ("kc vm create x --user-d", "kc vm create x --user-data"),
     ("kc image upload dis", "kc image upload disk.raw"),
@@ -258,8 +264,9 @@ offer 'kc nonsense '
     assert done.stderr == ""
     assert lines[0] == "good|"
     assert lines[1].rstrip("|").split("|") == visible_nouns()
-    assert lines[2].rstrip("|").split("|") == list(load_commands("vm"))
-    assert {"history", "diff", "set", "edit", "rollback", "undo", "restore", "nic"} <= set(load_commands("vm"))
+    verbs = list(load_commands(NOUNS["vm"]))
+    assert lines[2].rstrip("|").split("|") == verbs
+    assert {"history", "diff", "set", "edit", "rollback", "undo", "restore", "nic", "disk", "snapshot"} <= set(verbs)
     assert {"--help", "--selector", "--limit", "--all", "--profile", "--no-wait"} <= set(lines[3].split("|"))
     assert lines[4] == "|"
     assert lines[5] == "table|json|yaml|name|"

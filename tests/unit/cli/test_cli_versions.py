@@ -87,7 +87,7 @@ def test_an_old_version_is_shown_without_a_state(changed):
     assert (document["version"], document["spec"]["parameters"]) == (1, {})
     assert "status" not in document
     shown = changed("vm", "show", "web", "--version", "2").out
-    assert "version   2" in shown
+    assert "version    2" in shown
     assert "640 MiB memory" in shown
     assert "state" not in shown
     assert changed("vm", "show", "web", "--version", "9").code == 3
@@ -101,7 +101,7 @@ def test_an_old_version_of_a_deleted_object_is_shown(changed):
 
 
 def test_a_message_is_shown(changed):
-    assert "message   the customer asked" in changed("vm", "show", "web").out
+    assert "message    the customer asked" in changed("vm", "show", "web").out
 
 
 # --- rollback and undo

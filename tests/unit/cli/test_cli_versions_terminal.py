@@ -186,7 +186,7 @@ COMPLETIONS = [
     ("kc type diff tiny 2 ", {"1", "2", "3"}),
     ("kc type show tiny --version ", {"1", "2", "3"}),
     ("kc type restore ", {"large"}),
-    ("kc type set tiny spec.hardware.m", {"spec.hardware.memoryMiB="}),
+    ("kc type set tiny spec.hardware.me", {"spec.hardware.memoryMiB="}),
     ("kc type set tiny a=b spec.hardware.c", {"spec.hardware.cpus="}),
     ("kc type set tiny --unset spec.hardware.d", {"spec.hardware.diskGiB"}),
     ("kc vm nic ", {"list", "add", "remove"}),
@@ -241,7 +241,7 @@ def test_zsh_completes_a_path_without_a_space_after_it(open_terminal, shell_path
     terminal.send(f"cd {tmp_path}; autoload -U compinit; compinit -u -d {tmp_path}/dump; source <(kc completion zsh)\n")
     terminal.send("unsetopt zle_bracketed_paste; clear; echo set$((1+1))\n")
     terminal.wait_for("set2")
-    terminal.send("kc type set tiny spec.hardware.m\t")
+    terminal.send("kc type set tiny spec.hardware.me\t")
     terminal.wait_for("spec.hardware.memoryMiB=")
     terminal.send("7\x15")
     terminal.wait_for("$")

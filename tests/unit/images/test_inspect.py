@@ -236,15 +236,51 @@ def iso(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("declared", ["", "raw", "qcow2"])
-def test_an_iso_is_refused(iso: Path, declared: str) -> None:
-    assert "ISO 9660" in refusal(iso, declared_format=declared)
+@pytest.mark.parametrize("declared", ["", "raw"])
+@pytest.mark.parametrize("boot", [b"", MBR], ids=["plain", "hybrid"])
+def test_a_disc_is_a_raw_image_with_its_label_for_a_title(iso: Path, declared: str, boot: bytes) -> None:
+    patch(iso, 0, boot)
+    patch(iso, 0x8028, b"KRAUT \x1b[2J 1.0".ljust(32))
+    facts = inspect_image(iso, declared_format=declared)
+    assert (facts.format, facts.size_bytes) == ("raw", facts.virtual_size_bytes)
+    assert facts.title == "ISO 9660 KRAUT \ufffd[2J 1.0"
 
 
-def test_a_hybrid_iso_is_a_disk_only_where_it_is_declared_one(iso: Path) -> None:
+def test_a_disk_has_no_title(disk: Path) -> None:
+    assert inspect_image(disk, declared_format="raw").title == ""
+
+
+def test_a_hybrid_with_a_gpt_is_taken_too(iso: Path) -> None:
+    patch(iso, 512, b"EFI PART" + bytes(84))
     patch(iso, 0, MBR)
-    assert "also a disk" in refusal(iso)
-    assert inspect_image(iso, declared_format="raw").format == "raw"
+    assert inspect_image(iso).title == "ISO 9660"
+
+
+def test_a_disc_is_no_qcow2(iso: Path) -> None:
+    assert "no qcow2 image" in refusal(iso, declared_format="qcow2")
+
+
+def test_a_disc_hides_no_other_format(iso: Path) -> None:
+    for magic, name in ((b"KDMV", "VMDK"), (b"vhdxfile", "VHDX"), (b"QED\0", "QED"), (b"\x7fELF", "ELF")):
+        patch(iso, 0, magic.ljust(16, b"\0"))
+        assert name in refusal(iso, declared_format="raw")
+    patch(iso, 0, b"QFI\xfb\0\0\0\3".ljust(512, b"\0"))
+    refusal(iso)
+    refusal(iso, declared_format="qcow2")
+
+
+@pytest.mark.parametrize("declared", ["", "raw"])
+def test_a_disc_of_udf_alone_is_refused(iso: Path, declared: str) -> None:
+    patch(iso, 0x8000, bytes(4096))
+    patch(iso, 0x8001, b"BEA01")
+    patch(iso, 0x8801, b"NSR02")
+    assert "UDF" in refusal(iso, declared_format=declared)
+
+
+def test_half_a_disc_is_no_image_by_itself(iso: Path) -> None:
+    with iso.open("r+b") as file:
+        file.truncate(0x8000)
+    assert "no disk image" in refusal(iso)
 
 
 def test_a_file_that_is_two_formats_at_once_is_refused(disk: Path) -> None:

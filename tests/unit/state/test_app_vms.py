@@ -9,7 +9,8 @@ from kc_tui.state.glyphs import UNICODE
 from kc_tui.state.roles import Role
 from kc_tui.state.samples import Usage, UsageBook
 from kc_tui.state.table import measure
-from kc_tui.state.vm_details import describe, describe_metadata, describe_wiring
+from kc_tui.state.vm_details import describe, describe_metadata
+from kc_tui.state.vm_wiring import describe_wiring
 from kc_tui.state.vms import COLUMNS, build_entry, flatten, judge, read_metadata, refresh_usage
 
 SHORT = {"name": "op-1", "type": "vm.start", "state": "running", "step": 2, "steps": 6, "title": "x", "percent": 20}
@@ -162,7 +163,7 @@ def test_two_samples_make_a_share_of_all_cpus():
     assert first is not None
     assert first.cpu is None
     book.take([sample(12.0, 2_000_000_000, memory=5)])
-    assert book.get("u") == Usage(0.5, 5, (0.5,))
+    assert book.get("u") == Usage(0.5, 5, (0.5,), (5.0,), (0.0,), (0.0,), (0.0,), (0.0,))
 
 
 def test_a_counter_that_went_back_is_no_share():
