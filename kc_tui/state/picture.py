@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ _RGB_8_BITS: Final = (8, 2, 0, 0, 0)
 _LINES_A_BLOCK: Final = 8
 """Lines that are looked at for one line of blocks: more makes it no better, only later."""
 _NO_FILTER: Final = 0
+_UP: Final = 2
 
 
 class Picture(NamedTuple):
@@ -69,9 +71,43 @@ def _unpack(packed: bytes, columns: int, rows: int) -> list[bytes]:
         raise ValueError(f"a broken PNG: {error}") from error
     if len(raw) < length * rows:
         raise ValueError("a PNG that ends too early")
-    if set(raw[::length]) != {_NO_FILTER}:
-        raise ValueError("a PNG with other filters than KC writes")
-    return [raw[start + 1 : start + length] for start in range(0, length * rows, length)]
+    lines: list[bytes] = []
+    before = bytes(length - 1)
+    for start in range(0, length * rows, length):
+        before = _restore(raw[start], raw[start + 1 : start + length], before)
+        lines.append(before)
+    return lines
+
+
+def _restore(kind: int, line: bytes, above: bytes) -> bytes:
+    """Return a line as it was before it was filtered (PNG specification, section 9)."""
+    if kind == _NO_FILTER:
+        return line
+    if kind == _UP:
+        return bytes([(value + up) & 0xFF for value, up in zip(line, above, strict=True)])
+    if kind not in _PREDICTORS:
+        raise ValueError("a PNG with an unknown filter")
+    predict = _PREDICTORS[kind]
+    # Nothing stands left of the first pixel.
+    done = bytearray(_CHANNELS)
+    over = bytes(_CHANNELS) + above
+    for at, value in enumerate(line):
+        done.append((value + predict(done[at], over[at + _CHANNELS], over[at])) & 0xFF)
+    return bytes(done[_CHANNELS:])
+
+
+def _predict_paeth(left: int, up: int, corner: int) -> int:
+    by_left, by_up, by_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
+    if by_left <= by_up and by_left <= by_corner:
+        return left
+    return up if by_up <= by_corner else corner
+
+
+_PREDICTORS: Final[dict[int, Callable[[int, int, int], int]]] = {
+    1: lambda left, _up, _corner: left,
+    3: lambda left, up, _corner: (left + up) // 2,
+    4: _predict_paeth,
+}
 
 
 def _average(lines: list[bytes], size: tuple[int, int], wanted: tuple[int, int]) -> Picture:

@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 from kc_tui.commands import BarEntry
 from kc_tui.state.create_vm import LONGEST_NAME
 from kc_tui.state.fields import Field, FieldKind
-from kc_tui.wizards.choice_field import ChoiceField
+from kc_tui.widgets.choice_field import ChoiceField
 from kc_tui.wizards.page import Page
 
 NAME: Final = "name"

@@ -31,9 +31,33 @@ def test_bytes_that_are_left_out_or_of_another_kind_are_refused():
     good = make_png(4, 4, lambda _x, _y: RED)
     short = make_png(4, 4, lambda _x, _y: RED).replace(struct.pack(">II", 4, 4), struct.pack(">II", 4, 400))
     for data in (b"", b"GIF89a", good[:20], good[:40], short, make_png(2, 2, lambda _x, _y: RED, kind=6),
-                 make_png(2, 2, lambda _x, _y: RED, line_filter=4)):  # fmt: skip
+                 make_png(2, 2, lambda _x, _y: RED, line_filter=5)):  # fmt: skip
         with pytest.raises(ValueError, match="PNG"):
             shrink_png(data, 4, 4)
+
+
+def filtered(lines: list[bytes], kinds: list[int]) -> bytes:
+    """Return lines of RGB pixels as a PNG, each under a filter of its own (PNG specification, section 9)."""
+    raw = bytearray()
+    above = bytes(len(lines[0]))
+    for kind, line in zip(kinds, lines, strict=True):
+        raw.append(kind)
+        for at, value in enumerate(line):
+            left, corner = (line[at - 3], above[at - 3]) if at >= 3 else (0, 0)
+            up = above[at]
+            guess = min((left, up, corner), key=lambda near, p=left + up - corner: abs(p - near))
+            raw.append((value - (0, left, up, (left + up) // 2, guess)[kind]) & 0xFF)
+        above = line
+    header = struct.pack(">IIBBBBB", len(lines[0]) // 3, len(lines), 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(raw))))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + n + d + b"\0\0\0\0" for n, d in parts)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.binary(min_size=15, max_size=15)), min_size=1, max_size=6))
+def test_every_filter_of_png_is_undone(rows: list[tuple[int, bytes]]):
+    lines = [line for _, line in rows]
+    picture = shrink_png(filtered(lines, [kind for kind, _ in rows]), 50, 50)
+    assert [bytes(value for pixel in line for value in pixel) for line in picture.lines] == lines
 
 
 def test_a_bomb_is_not_unpacked():
