@@ -128,7 +128,7 @@ def _read(domain: libvirt.virDomain) -> FoundDomain:
         owner=read_owner_of(domain),
         power=observed.power,
         arch=sanitise(attribute(root, "os/type", "arch")),
-        firmware=live.firmware,
+        firmware=live.firmware.partition(" ")[0],
         cpus=live.cpus,
         memory_mib=live.memory_mib,
         description=sanitise_lines(child_text(root, "description")),

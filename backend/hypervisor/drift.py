@@ -14,9 +14,9 @@ from backend.hypervisor.domains import Domains, find
 from backend.hypervisor.link import Link
 from backend.hypervisor.live_devices_xml import LiveNic, is_same
 from backend.hypervisor.live_xml import LiveDomain, find_surplus_nics, read_live
-from backend.hypervisor.machine_xml import maximum_cpus, maximum_memory
+from backend.hypervisor.machine_xml import firmware_of, maximum_cpus, maximum_memory
 from backend.hypervisor.plan import Difference, DomainPlan, NicPlan
-from backend.hypervisor.xml import NAMESPACE, attribute, child_text, parse, render
+from backend.hypervisor.xml import NAMESPACE, child_text, parse, render
 from backend.text import sanitise
 
 ABSENT = "absent"
@@ -66,7 +66,8 @@ def _compare(found: _Definition, plan: DomainPlan, placement: Placement) -> Iter
     yield from _compare_size(live, plan)
     yield from _compare_nics(live, plan)
     if not plan.adopted:
-        yield from _compare_firmware(root, live, plan)
+        if live.firmware != firmware_of(plan):
+            yield Difference("firmware", firmware_of(plan), live.firmware)
         yield from _compare_disks(live, plan, placement)
         on_crash = child_text(root, "on_crash") or _ON_CRASH_DEFAULT
         if on_crash != CRASH_ACTIONS[plan.on_crash]:
@@ -119,19 +120,6 @@ def _compare_size(live: LiveDomain, plan: DomainPlan) -> Iterator[Difference]:
 
 def _room(now: int, maximum: int, unit: str = "") -> str:
     return f"{now}{unit}" if now == maximum else f"{now}{unit}, up to {maximum}{unit}"
-
-
-def _compare_firmware(root: Element, live: LiveDomain, plan: DomainPlan) -> Iterator[Difference]:
-    feature = attribute(root, "os/firmware/feature[@name='secure-boot']", "enabled") == "yes"
-    is_secure = feature or attribute(root, "os/loader", "secure") == "yes"
-    # The machine of the other architecture has no BIOS.
-    wanted = "uefi" if plan.arch != "x86_64" else plan.firmware
-    if (live.firmware, is_secure) != (wanted, plan.secure_boot):
-        yield Difference("firmware", _firmware(wanted, plan.secure_boot), _firmware(live.firmware, is_secure))
-
-
-def _firmware(name: str, is_secure: bool) -> str:
-    return f"{name} with secure boot" if is_secure else name
 
 
 def _compare_nics(live: LiveDomain, plan: DomainPlan) -> Iterator[Difference]:

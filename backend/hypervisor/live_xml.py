@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from backend.hypervisor.domain_xml import CDROM_ALIAS, Place, Placement, place_key
 from backend.hypervisor.live_devices_xml import LiveDisk, LiveNic, disk_alias, is_same, read_disk, read_nic
-from backend.hypervisor.machine_xml import maximum_memory
+from backend.hypervisor.machine_xml import firmware_of, maximum_memory
 from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
 from backend.hypervisor.xml import attribute, child_text, parse
 from backend.text import sanitise
@@ -57,9 +57,6 @@ def read_live(xml: str) -> LiveDomain:
     maximum = int(child_text(root, "vcpu") or 1)
     cpus = int(vcpu.get("current", maximum)) if vcpu is not None else maximum
     memory = _mib(root.find("memory"))
-    loader = attribute(root, "os/loader", "type")
-    system = root.find("os")
-    is_uefi = loader in _FIRMWARE_TYPES or (system is not None and system.get("firmware") == "efi")
     drives = [read_disk(item) for item in root.findall("devices/disk")]
     return LiveDomain(
         name=child_text(root, "name"),
@@ -69,12 +66,22 @@ def read_live(xml: str) -> LiveDomain:
         memory_mib=_mib(root.find("currentMemory")) or memory,
         maximum_memory_mib=memory,
         has_balloon=attribute(root, "devices/memballoon", "model") not in ("", "none"),
-        firmware="uefi" if is_uefi else "bios",
+        firmware=_read_firmware(root),
         disks=tuple(drive for drive in drives if drive.kind == "disk"),
         cdrom=next((drive for drive in drives if drive.kind == "cdrom" and drive.alias == CDROM_ALIAS), None),
         targets=frozenset(drive.target for drive in drives),
         nics=tuple(read_nic(item) for item in root.findall("devices/interface")),
     )
+
+
+def _read_firmware(root: Element) -> str:
+    """Return a domain's firmware in the words of `firmware_of`."""
+    system = root.find("os")
+    is_chosen = system is not None and system.get("firmware") == "efi"
+    if not is_chosen and attribute(root, "os/loader", "type") not in _FIRMWARE_TYPES:
+        return "bios"
+    feature = attribute(root, "os/firmware/feature[@name='secure-boot']", "enabled") == "yes"
+    return "uefi with secure boot" if feature or attribute(root, "os/loader", "secure") == "yes" else "uefi"
 
 
 def read_places(xml: str) -> dict[str, Place]:
@@ -94,7 +101,7 @@ def find_differences(live: LiveDomain, plan: DomainPlan, placement: Placement) -
         yield "cpus"
     if live.memory_mib != plan.memory_mib and not is_memory_on_its_way(live, plan):
         yield "memory"
-    if live.firmware != plan.firmware and not plan.adopted:
+    if not plan.adopted and live.firmware != firmware_of(plan):
         yield "firmware"
     if live.name != plan.name:
         yield "name"

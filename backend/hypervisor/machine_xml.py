@@ -58,6 +58,13 @@ def build_cpus(plan: DomainPlan) -> Element:
     return element("vcpu", text=str(maximum), placement="static", current=current)
 
 
+def firmware_of(plan: DomainPlan) -> str:
+    """Return a plan's firmware in words: `bios`, `uefi`, or `uefi with secure boot`."""
+    if plan.firmware == "bios" and MACHINES[plan.arch].has_bios:
+        return "bios"
+    return "uefi with secure boot" if plan.secure_boot else "uefi"
+
+
 def build_system(plan: DomainPlan, nvram: str = "") -> Element:
     """Return the firmware; libvirt chooses its file, and keeps the guest's own variables in `nvram`, or by its name."""
     machine = MACHINES[plan.arch]

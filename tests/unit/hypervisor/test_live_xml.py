@@ -129,6 +129,21 @@ def test_what_was_built_differs_in_nothing_from_its_plan() -> None:
     assert list(find_differences(read_live(build_domain(PLAN, place(PLAN))), PLAN, place(PLAN))) == []
 
 
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_what_was_built_has_the_firmware_of_its_plan(arch: str, firmware: str) -> None:
+    plan = PLAN._replace(arch=arch, firmware=firmware, max_cpus=0)
+    assert "firmware" not in differences(build_domain(plan, place(plan)), arch=arch, firmware=firmware)
+
+
+def test_secure_boot_is_another_firmware() -> None:
+    plan = PLAN._replace(secure_boot=True)
+    built = build_domain(plan, place(plan))
+    assert "firmware" not in differences(built, secure_boot=True)
+    assert "firmware" in differences(built)
+    assert "firmware" in differences(secure_boot=True)
+
+
 def test_a_disk_is_small_only_where_it_was_measured() -> None:
     plan = PLAN._replace(disks=(ROOT._replace(capacity_bytes=20), DATA._replace(capacity_bytes=20)))
     live = read_live(UP)
