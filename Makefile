@@ -13,12 +13,12 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 
 # What KC needs to run: libvirt and QEMU, what libvirt-python is built with, and what builds the starter image.
 RUN_PACKAGES := \
-	libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables \
+	libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables nftables iproute2 \
 	qemu-system-x86 qemu-utils ovmf util-linux \
 	python3 python3-venv python3-pip python3-dev libvirt-dev gcc pkg-config \
 	dosfstools kmod mtools syslinux
 # What the tests drive besides, or make their samples with.
-TEST_PACKAGES := openssh-client openssh-server openssl etcd-server etcd-client qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
+TEST_PACKAGES := busybox-static openssh-client openssh-server openssl etcd-server etcd-client qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -52,13 +52,15 @@ class Preview(NamedTuple):
     """What writing a document would do; `before` is None where it would make a new object.
 
     `after` is the whole document as it would be written, `changes` the difference in metadata and spec, `effects` what
-    becomes of the object on the host, in lines for a person.
+    becomes of the object on the host, in lines for a person; `cuts` names the running VMs that are without a line for
+    a moment, of which a person is asked.
     """
 
     before: Document | None
     after: Document
     changes: list[Change]
     effects: list[str]
+    cuts: tuple[str, ...] = ()
 
 
 class Event(NamedTuple):
@@ -210,6 +212,9 @@ class Service(Protocol):
         `version`, `hasMemory`, `method`, `description`). Restoring one brings the document back to the version that it
         was taken at, too, as a new version.
         """
+
+    def act_on_network(self, name: str, action: str, *, key: str = "") -> Accepted:
+        """Do something to a network: `reconcile` brings the host's segment back to what the document says."""
 
     def clone(
         self,

@@ -177,7 +177,8 @@ class KCApp(CommandApp):
     def _make_section(self, section: str) -> Screen[None]:
         # Only the first section is needed for the first picture.
         from kc_tui.screens.activity import ActivityScreen  # noqa: PLC0415
-        from kc_tui.screens.others import ImagesScreen, NetworksScreen, TypesScreen  # noqa: PLC0415
+        from kc_tui.screens.networks import NetworksScreen  # noqa: PLC0415
+        from kc_tui.screens.others import ImagesScreen, TypesScreen  # noqa: PLC0415
         from kc_tui.screens.trash import TrashScreen  # noqa: PLC0415
 
         made: dict[str, type[SectionScreen[Any]]] = {

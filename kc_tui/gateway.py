@@ -150,6 +150,7 @@ class Gateway:
                 clean(preview.after),
                 clean_changes(preview.changes),
                 [sanitise(effect, 400) for effect in preview.effects],
+                tuple(sanitise(name, 100) for name in preview.cuts),
             )
 
         return await self.call(look)

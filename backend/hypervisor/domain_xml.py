@@ -310,11 +310,19 @@ def build_interface(plan: NicPlan) -> Element:
         "interface",
         element("mac", address=plan.mac),
         source,
+        # libvirt would number it; one that is known beforehand can be guarded before it is there.
+        element("target", dev=plan.tap) if plan.tap and source is not None else None,
+        build_port(isolated=plan.isolated) if source is not None else None,
         element("model", type="virtio"),
         element("mtu", size=str(plan.mtu)) if plan.mtu and source is not None else None,
         _alias(plan.id),
         type=kind,
     )
+
+
+def build_port(*, isolated: bool) -> Element | None:
+    """Return what a NIC's port of its bridge is like, where it is not like any other."""
+    return element("port", isolated="yes") if isolated else None
 
 
 def build_address(place: Place) -> Element:

@@ -139,15 +139,20 @@ def _compare_nics(live: LiveDomain, plan: DomainPlan) -> Iterator[Difference]:
 
 def _describe_plan(nic: NicPlan) -> str:
     kind, source = ("bridge", nic.bridge) if nic.bridge else ("network" if nic.network else "user", nic.network)
-    return _describe(kind, source, nic.mac.lower(), mtu=nic.mtu if source else 0)
+    if not source:
+        return _describe(kind, source, nic.mac.lower())
+    return _describe(kind, source, nic.mac.lower(), mtu=nic.mtu, isolated=nic.isolated)
 
 
 def _describe_nic(nic: LiveNic) -> str:
-    return _describe(nic.kind, nic.source, nic.mac, mtu=nic.mtu, is_up=nic.is_up)
+    return _describe(nic.kind, nic.source, nic.mac, mtu=nic.mtu, isolated=nic.isolated, is_up=nic.is_up)
 
 
-def _describe(kind: str, source: str, mac: str, *, mtu: int = 0, is_up: bool = True) -> str:
-    parts = (f"{kind} {source}".strip(), mac, f"MTU {mtu}" if mtu else "", "" if is_up else "line down")
+def _describe(
+    kind: str, source: str, mac: str, *, mtu: int = 0, isolated: bool = False, is_up: bool = True
+) -> str:  # fmt: skip
+    alone = "isolated" if isolated else ""
+    parts = (f"{kind} {source}".strip(), mac, f"MTU {mtu}" if mtu else "", alone, "" if is_up else "line down")
     return sanitise(", ".join(filter(None, parts)), _VALUE_LENGTH)
 
 

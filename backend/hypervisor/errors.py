@@ -57,10 +57,11 @@ _LOST = frozenset(
         libvirt.VIR_ERR_OPERATION_FAILED,
     }
 )
-# Another job has the domain, the volume or the pool for now; or the QEMU that had the image has not quite ended.
+# Another job has the domain, the volume or the pool for now; or the QEMU that had the image has not quite ended; or a
+# network is just being made anew.
 _BUSY = (
     r"(?i)cannot acquire state change lock|asynchronous jobs running|still being allocated"
-    r"|failed to get (shared )?\".*\" lock"
+    r"|failed to get (shared )?\".*\" lock|network '.*' is not active|no network with matching name"
 )
 _NO_ROOM = r"(?i)no space left|disk quota exceeded|not enough (free )?space|enospc"
 _HINTS: tuple[tuple[str, str], ...] = (

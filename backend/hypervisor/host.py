@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from threading import RLock
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 from backend.errors import FailedError
+from backend.hypervisor.host_networks import HostNetworks
+from backend.hypervisor.host_parts import Part
 from backend.hypervisor.plan import (
     Address,
     Difference,
@@ -16,9 +17,7 @@ from backend.hypervisor.plan import (
     DomainPlan,
     FoundDomain,
     HostFacts,
-    NetworkPlan,
     ObservedDomain,
-    ObservedNetwork,
     Sample,
     Snapshot,
     Volume,
@@ -30,13 +29,9 @@ if TYPE_CHECKING:
     from backend.hypervisor.accelerator import Accelerators
     from backend.hypervisor.domains import Domains
     from backend.hypervisor.facts import HostCache
-    from backend.hypervisor.link import Link
-    from backend.hypervisor.networks import Networks
     from backend.hypervisor.snapshots import Snapshots
     from backend.hypervisor.subscription import Subscriptions
     from backend.hypervisor.volumes import Volumes
-
-T = TypeVar("T")
 
 # ruff: noqa: PLC0415 - a list of VMs needs few of the parts, and each is imported by who needs it first
 
@@ -53,68 +48,34 @@ def open_hypervisor(uri: str, pool: str, cache: Path) -> Hypervisor:
     return LibvirtHost(uri, pool, cache)
 
 
-class _Part(Generic[T]):
-    """A part of a host that the first who needs it makes, once, whatever thread that is."""
-
-    def __init__(self, make: Callable[[LibvirtHost], T]) -> None:
-        self._make = make
-        self._name = make.__name__
-
-    def __get__(self, host: LibvirtHost, owner: type[LibvirtHost]) -> T:
-        with host.lock:
-            if self._name not in host.parts:
-                host.parts[self._name] = self._make(host)
-            made: T = host.parts[self._name]
-            return made
-
-
-class LibvirtHost:
+class LibvirtHost(HostNetworks):
     """One libvirt host; each method is as the protocol says."""
 
-    def __init__(self, uri: str, pool: str, cache: Path) -> None:
-        self._asked = uri
-        self._pool = pool
-        self._cache_folder = cache
-        self.lock = RLock()
-        self.parts: dict[str, Any] = {}
-
-    @_Part
-    def _link(self) -> Link:
-        from backend.hypervisor.link import Link
-
-        return Link(self._asked)
-
-    @_Part
+    @Part
     def _domains(self) -> Domains:
         from backend.hypervisor.domains import Domains
 
         return Domains(self._link)
 
-    @_Part
+    @Part
     def _volumes(self) -> Volumes:
         from backend.hypervisor.volumes import Volumes
 
         return Volumes(self._link, self._pool)
 
-    @_Part
-    def _networks(self) -> Networks:
-        from backend.hypervisor.networks import Networks
-
-        return Networks(self._link)
-
-    @_Part
+    @Part
     def _subscriptions(self) -> Subscriptions:
         from backend.hypervisor.subscription import Subscriptions
 
         return Subscriptions(self._link)
 
-    @_Part
+    @Part
     def _cache(self) -> HostCache:
         from backend.hypervisor.facts import HostCache
 
         return HostCache(self._cache_folder)
 
-    @_Part
+    @Part
     def _accelerators(self) -> Accelerators:
         from backend.hypervisor.accelerator import Accelerators
 
@@ -287,7 +248,7 @@ class LibvirtHost:
         return find_addresses(self._link, self._domains, uid)
 
     # --- snapshots
-    @_Part
+    @Part
     def _snapshots(self) -> Snapshots:
         from backend.hypervisor.snapshots import Snapshots
 
@@ -308,39 +269,6 @@ class LibvirtHost:
     def ensure_snapshot_gone(self, uid: str, name: str) -> None:
         """Remove a snapshot."""
         self._snapshots.ensure_gone(uid, name)
-
-    # --- networks
-    def leases(self, networks: list[str]) -> list[Address]:
-        """Return the DHCP leases of libvirt networks."""
-        from backend.hypervisor.leases import list_leases
-
-        return list_leases(self._link, networks)
-
-    def release_lease(self, network: str, mac: str) -> None:
-        """Have the DHCP server forget the leases of `mac`."""
-        from backend.hypervisor.leases import release_lease
-
-        release_lease(self._link, network, mac)
-
-    def list_networks(self) -> list[ObservedNetwork]:
-        """Return every libvirt network."""
-        return self._networks.list_all()
-
-    def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
-        """Define and start the network."""
-        return self._networks.ensure(plan)
-
-    def replace_network(self, plan: NetworkPlan) -> ObservedNetwork:
-        """Make the network match a changed plan."""
-        return self._networks.replace(plan)
-
-    def ensure_network_started(self, name: str) -> ObservedNetwork:
-        """Start an existing network."""
-        return self._networks.ensure_started(name)
-
-    def ensure_network_gone(self, name: str, uid: str) -> None:
-        """Remove the network."""
-        self._networks.ensure_gone(name, uid)
 
     # --- volumes
     def ensure_pool(self) -> None:

@@ -15,7 +15,9 @@ from backend.hypervisor.addresses import read_address
 from backend.hypervisor.errors import is_code, is_lost
 from backend.hypervisor.link import Link
 from backend.hypervisor.plan import Address
+from backend.text import sanitise
 
+LONGEST_NAME = 63
 RELEASE_SECONDS = 1.0
 POLL_SECONDS = 0.05
 SERVER_PORT = 67
@@ -29,7 +31,7 @@ def list_leases(link: Link, names: list[str]) -> list[Address]:
 
     def fetch(connection: libvirt.virConnect) -> list[Address]:
         return [
-            address
+            address._replace(hostname=sanitise(lease.get("hostname") or "", LONGEST_NAME))
             for name in names
             for lease in _read(connection, name)
             for address in read_address(lease.get("ipaddr"), lease.get("prefix"), lease.get("mac"), "lease")
@@ -39,7 +41,7 @@ def list_leases(link: Link, names: list[str]) -> list[Address]:
 
 
 def release_lease(link: Link, network: str, mac: str) -> None:
-    """Have the DHCP server of a network forget a guest's IPv4 leases, as the guest itself would ask for.
+    """Have the DHCP server of a network forget a guest's leases, as the guest itself would ask for.
 
     Works on this machine only, whoever runs it; elsewhere the leases end by themselves.
     """
@@ -47,7 +49,7 @@ def release_lease(link: Link, network: str, mac: str) -> None:
         return
     what = f"network {network}"
     leases, bridge, gateways = link.observe(what, lambda connection: _look(connection, network, mac))
-    sent = [lease for lease in leases if lease.get("type") == _IPV4 and _send_release(lease, bridge, gateways)]
+    sent = [lease for lease in leases if _give_back(lease, bridge, gateways)]
     ends = time.monotonic() + RELEASE_SECONDS
     while sent and time.monotonic() < ends:
         # The server takes a moment; who looks next is to see it done.
@@ -97,6 +99,14 @@ def _look(
         if is_lost(error) or not is_code(error, libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_INTERNAL_ERROR):
             raise
         return [], "", []
+
+
+def _give_back(lease: dict[str, Any], bridge: str, gateways: list[tuple[str, str]]) -> bool:
+    if lease.get("type") == _IPV4:
+        return _send_release(lease, bridge, gateways)
+    from backend.hypervisor.leases_ipv6 import send_release  # noqa: PLC0415 - most leases are of IPv4
+
+    return send_release(lease, bridge)
 
 
 def _send_release(lease: dict[str, Any], bridge: str, gateways: list[tuple[str, str]]) -> bool:

@@ -7,13 +7,24 @@ from collections.abc import Container
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from backend.hypervisor.domain_xml import Place, Source, build_address, build_disk, build_interface, place_key
+from backend.hypervisor.domain_xml import (
+    Place,
+    Source,
+    build_address,
+    build_disk,
+    build_interface,
+    build_port,
+    place_key,
+)
 from backend.hypervisor.plan import DiskPlan, NicPlan
 from backend.hypervisor.xml import attribute, element, parse, render
 
 
 class LiveNic(NamedTuple):
-    """A NIC: `kind` and `source` as in a plan (`network` or `bridge` and its name, else the kind alone)."""
+    """A NIC: `kind` and `source` as in a plan (`network` or `bridge` and its name, else the kind alone).
+
+    An `isolated` one reaches no other isolated one on its bridge.
+    """
 
     mac: str
     alias: str
@@ -22,6 +33,7 @@ class LiveNic(NamedTuple):
     mtu: int
     is_up: bool
     xml: str
+    isolated: bool = False
 
     @property
     def id(self) -> str:
@@ -73,6 +85,7 @@ def read_nic(item: Element) -> LiveNic:
         mtu=int(mtu) if mtu.isdecimal() else 0,
         is_up=attribute(item, "link", "state") != "down",
         xml=render(item),
+        isolated=attribute(item, "port", "isolated") == "yes",
     )
 
 
@@ -89,8 +102,14 @@ def read_disk(item: Element) -> LiveDisk:
 
 
 def is_same(found: LiveNic | None, nic: NicPlan, *, adopted: bool = False) -> bool:
-    """Return whether a NIC is as a plan has it; an adopted domain's keeps the MTU that it has."""
-    return found is not None and is_in_place(found, nic) and (adopted or found.kind == "user" or found.mtu == nic.mtu)
+    """Return whether a NIC is as a plan has it; an adopted domain's keeps the MTU that it has.
+
+    What its tap is called is none of it: a running domain's has the name that it was started with.
+    """
+    if found is None or not is_in_place(found, nic):
+        return False
+    is_sized = adopted or found.kind == "user" or found.mtu == nic.mtu
+    return is_sized and is_isolated_as(found, nic, adopted=adopted)
 
 
 def is_in_place(found: LiveNic, nic: NicPlan) -> bool:
@@ -98,16 +117,32 @@ def is_in_place(found: LiveNic, nic: NicPlan) -> bool:
     return (found.kind, found.source) == _target(nic) and found.is_up
 
 
+def is_isolated_as(found: LiveNic, nic: NicPlan, *, adopted: bool = False) -> bool:
+    """Return whether a NIC is isolated as a plan has it; whoever made an adopted domain may have isolated more."""
+    return found.kind == "user" or found.isolated == nic.isolated or (adopted and found.isolated)
+
+
 def move_nic(found: LiveNic, nic: NicPlan, *, is_up: bool) -> str:
     """Return the XML of a NIC on the network that a plan has it on, all else as it is."""
     moved = parse(found.xml)
-    _remove(moved, "source", "link", "virtualport", "backenddomain")
+    _remove(moved, "source", "link", "port", "virtualport", "backenddomain")
     kind, source = _target(nic)
     moved.set("type", kind)
     if source:
         moved.append(element("source", **{kind: source}))
+        port = build_port(isolated=nic.isolated)
+        moved.extend([port] if port is not None else [])
     moved.append(element("link", state="up" if is_up else "down"))
     return render(moved)
+
+
+def isolate_nic(found: LiveNic, *, isolated: bool) -> str:
+    """Return the XML of a NIC that is isolated, or no longer, all else as it is."""
+    changed = parse(found.xml)
+    _remove(changed, "port")
+    port = build_port(isolated=isolated)
+    changed.extend([port] if port is not None else [])
+    return render(changed)
 
 
 def add_nic(nic: NicPlan, place: Place | None) -> str:

@@ -25,7 +25,8 @@ class DiskPlan(NamedTuple):
 class NicPlan(NamedTuple):
     """A NIC: `network` is the libvirt network's name, or `bridge` an existing bridge of the host.
 
-    With neither it is QEMU's own user-mode network, all that an unprivileged libvirt has.
+    With neither it is QEMU's own user-mode network, all that an unprivileged libvirt has. `tap` is what its device on
+    the host is to be called (empty: libvirt chooses); an `isolated` one reaches no other isolated one on its bridge.
     """
 
     id: str
@@ -33,6 +34,8 @@ class NicPlan(NamedTuple):
     network: str = ""
     bridge: str = ""
     mtu: int = 0
+    tap: str = ""
+    isolated: bool = False
 
 
 class DomainPlan(NamedTuple):
@@ -133,21 +136,6 @@ class FoundDomain(NamedTuple):
     untouched: tuple[str, ...]
 
 
-class NetworkPlan(NamedTuple):
-    """A libvirt network: `uplink` is `nat`, `isolated` or `bridge:NAME`; addresses in CIDR form or empty."""
-
-    name: str
-    uid: str
-    uplink: str
-    bridge: str = ""
-    ipv4_subnet: str = ""
-    ipv4_mode: str = "none"
-    ipv6_subnet: str = ""
-    ipv6_mode: str = "none"
-    mtu: int = 0
-    dns: tuple[str, ...] = ()
-
-
 class ObservedNetwork(NamedTuple):
     """A libvirt network as it is: `bridge` and the subnets (CIDR) that libvirt serves, `uplink` as in a plan."""
 
@@ -183,13 +171,14 @@ class ObservedDomain(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An address of a guest, and where it was learned: `agent`, `lease` or `arp`."""
+    """An address of a guest, and where it was learned: `agent`, `lease` or `arp`; a lease may say the guest's name."""
 
     address: str
     prefix: int
     family: str  # "ipv4" or "ipv6"
     mac: str
     source: str
+    hostname: str = ""
 
 
 class Sample(NamedTuple):

@@ -7,7 +7,7 @@ TimedOutError (one domain is stuck), FailedError. `ensure_*` may be repeated aft
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol
 
 from backend.hypervisor.plan import (
@@ -17,13 +17,13 @@ from backend.hypervisor.plan import (
     DomainPlan,
     FoundDomain,
     HostFacts,
-    NetworkPlan,
     ObservedDomain,
     ObservedNetwork,
     Sample,
     Snapshot,
     Volume,
 )
+from backend.network.plan import NetworkPlan, NetworkState, Obstacle, PortDrops, PortGuard
 from backend.service import ConsoleStream
 
 Hint = Callable[[str, str], None]
@@ -180,21 +180,57 @@ class Hypervisor(Protocol):
         """Return every libvirt network."""
 
     def ensure_network(self, plan: NetworkPlan) -> ObservedNetwork:
-        """Define (persistent, autostart) and start the network; one of that name is started and returned as it is."""
+        """Have the network up: define (persistent, autostart) and start it, with its VXLAN device.
+
+        One of that name is started and stays as it is, but for what DHCP keeps for clients and the VXLAN's peers, which
+        are brought to the plan. A bridge of the host's own is looked for, and NotFoundError says that it is not there.
+        """
 
     def replace_network(self, plan: NetworkPlan) -> ObservedNetwork:
         """Make the network match a changed plan, and start it; one that is absent is made.
 
-        DHCP that comes or goes is changed under running guests. Anything else makes the network anew, which raises
-        ConflictError with the names of the domains that run on it; so does a network of that name and another uuid, and
-        a subnet that is another's. Where the new network does not start, the old one is put back.
+        DHCP ranges, what DHCP keeps, and the VXLAN's peers are changed under running guests. For anything else the
+        network is made anew: the guests on it stay on, and have no line meanwhile (`would_cut` tells who). Where they
+        cannot be put back onto it, ConflictError names them and nothing is changed; so does a network of that name and
+        another uuid, and a subnet that is another's. Where the new network does not start, the old one is put back.
         """
+
+    def would_cut(self, plan: NetworkPlan) -> tuple[str, ...]:
+        """Return the names of the running domains that `replace_network` would leave without a line for a moment."""
 
     def ensure_network_started(self, name: str) -> ObservedNetwork:
         """Start an existing network unless it is active; raise NotFoundError."""
 
-    def ensure_network_gone(self, name: str, uid: str) -> None:
-        """Remove the network of that name and uuid; absent is fine; one in use by a domain raises ConflictError."""
+    def ensure_network_gone(self, plan: NetworkPlan) -> None:
+        """Remove the network of that name and uuid, and its VXLAN device; absent is fine.
+
+        One in use by a domain raises ConflictError. A bridge of the host's own stays as it is.
+        """
+
+    def network_states(self, plans: Sequence[NetworkPlan], *, thorough: bool = False) -> list[NetworkState]:
+        """Return what the kernel says of segments, in their order, by one look; a `thorough` one asks the gateways.
+
+        Of a host whose kernel cannot be asked (no right to, no ssh), UnreachableError says why.
+        """
+
+    def network_obstacles(self, plans: Sequence[NetworkPlan]) -> list[Obstacle]:
+        """Return what stands in the way of networks on the host: forwarding, firewalls, modules, programs."""
+
+    def underlay_mtu(self, local: str, device: str = "") -> int:
+        """Return the MTU of a device, by its name or the address that it has; RefusedError where there is none."""
+
+    def ensure_guards(self, owner: str, uid: str, guards: Sequence[PortGuard]) -> None:
+        """Have the guards of a VM's NICs be these and no others, whether or not their devices are there yet.
+
+        `owner` is the store's identity, whose guards alone are looked at; () removes what there is. What a host cannot
+        do raises FailedError with a hint.
+        """
+
+    def guard_drops(self, owner: str, uid: str) -> list[PortDrops]:
+        """Return what the guards of a VM's NICs have dropped; a NIC that has none is left out."""
+
+    def ensure_no_guards(self, owner: str, keep: Sequence[str]) -> None:
+        """Remove the guards of an owner's VMs but of those with the uids in `keep`."""
 
     def release_lease(self, network: str, mac: str) -> None:
         """Have the DHCP server forget the leases of `mac`, as far as the host allows; want of means is no error."""

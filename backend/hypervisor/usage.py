@@ -25,12 +25,6 @@ def network_users(connection: libvirt.virConnect, name: str) -> list[str]:
     return [domain for domain, texts in _domains(connection) if any(_is_on(text, name) for text in texts)]
 
 
-def running_users(connection: libvirt.virConnect, name: str) -> list[str]:
-    """Return the names of the domains that are on and have a NIC on a libvirt network at this moment."""
-    running = _domains(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-    return [domain for domain, texts in running if _is_on(texts[0], name)]
-
-
 def _is_on(text: str, network: str) -> bool:
     return any(source.get("network") == network for source in parse(text).iterfind("devices/interface/source"))
 
@@ -72,9 +66,9 @@ def look_up(function: Callable[[], libvirt.virStorageVol]) -> VolumeDetails | No
         return None
 
 
-def _domains(connection: libvirt.virConnect, flags: int = 0) -> Iterator[tuple[str, list[str]]]:
+def _domains(connection: libvirt.virConnect) -> Iterator[tuple[str, list[str]]]:
     """Yield each domain's name and its XML: as it runs, and as it will start next."""
-    for domain in connection.listAllDomains(flags):
+    for domain in connection.listAllDomains():
         try:
             texts = [domain.XMLDesc()]
             if domain.ID() >= 0:

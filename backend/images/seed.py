@@ -12,7 +12,15 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+)
 from typing import Any
 
 from backend.errors import RefusedError
@@ -28,8 +36,9 @@ _NIC_ID = re.compile(r"[a-z][a-z0-9]{0,14}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _IPV4_MODES = ("none", "static", "dhcp")
-_IPV6_MODES = ("none", "static", "slaac", "dhcpv6")
+_IPV6_MODES = ("none", "static", "slaac", "stateless", "dhcpv6")
 _MTUS = range(68, 65536)
+_DOMAIN_LIMIT = 253  # RFC 1035
 # What JSON lets stand and YAML does not read, or reads as the end of a line.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -39,7 +48,7 @@ class SeedNic:
     """How one NIC is set up; it is found by its `mac`, and keeps the name that the guest gives it.
 
     Addresses are in CIDR form, gateways and `dns` plain; empty where the mode is not `static` or there is none.
-    An `mtu` of 0 leaves it to the guest.
+    `routes` are (to, via), the first in CIDR form. An `mtu` of 0 leaves it to the guest.
     """
 
     id: str
@@ -52,6 +61,8 @@ class SeedNic:
     ipv6_gateway: str = ""
     dns: tuple[str, ...] = ()
     mtu: int = 0
+    search: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
 
 
 def build_seed(
@@ -80,7 +91,7 @@ def build_seed(
 
 
 def _describe_instance(hostname: str, instance_id: str, keys: list[str]) -> dict[str, Any]:
-    _require(_HOSTNAME.fullmatch(hostname) and len(hostname) <= 253, "host name", hostname)  # noqa: PLR2004 - RFC 1035
+    _require(_HOSTNAME.fullmatch(hostname) and len(hostname) <= _DOMAIN_LIMIT, "host name", hostname)
     _require(_INSTANCE_ID.fullmatch(instance_id), "instance id", instance_id)
     return {"instance-id": instance_id, "local-hostname": hostname, "public-keys": keys}
 
@@ -103,32 +114,65 @@ def _describe_nic(nic: SeedNic) -> dict[str, Any]:
     described: dict[str, Any] = {
         "match": {"macaddress": nic.mac},
         "dhcp4": nic.ipv4_mode == "dhcp",
+        # Version 2 has no word for stateless, and needs none: who accepts advertisements asks DHCPv6 for the rest where
+        # their O flag says so (systemd-networkd, NetworkManager). `dhcp6` would have a guest wait for an address.
         "dhcp6": nic.ipv6_mode == "dhcpv6",
-        # DHCPv6 gives no route: that comes with the router's advertisement.
-        "accept-ra": nic.ipv6_mode in ("slaac", "dhcpv6"),
+        # DHCPv6 gives no route: that comes with the router's advertisement. To a static NIC, a router that advertises
+        # itself, whoever it is, gives no second address and no other way out than the one that is written here.
+        "accept-ra": nic.ipv6_mode in ("slaac", "stateless", "dhcpv6"),
     }
-    addresses, routes = [], []
-    for static, address, gateway, interface_type, gateway_type, default in (
-        (nic.ipv4_mode == "static", nic.ipv4_address, nic.ipv4_gateway, IPv4Interface, IPv4Address, "0.0.0.0/0"),
-        (nic.ipv6_mode == "static", nic.ipv6_address, nic.ipv6_gateway, IPv6Interface, IPv6Address, "::/0"),
-    ):
-        if static:
-            _require("/" in address, "address in CIDR form", address)
-            addresses.append(_parse(interface_type, address))
-        if static and gateway:
-            routes.append({"to": default, "via": _parse(gateway_type, gateway)})
+    addresses = _static_addresses(nic)
+    routes = _routes(nic)
     if addresses:
         described["addresses"] = addresses
     if routes:
         described["routes"] = routes
-    if nic.dns:
-        described["nameservers"] = {"addresses": [_parse(ip_address, server) for server in nic.dns]}
+    nameservers = {"addresses": [_parse(ip_address, server) for server in nic.dns], "search": _domains(nic.search)}
+    if any(nameservers.values()):
+        described["nameservers"] = {key: value for key, value in nameservers.items() if value}
     if nic.mtu:
         described["mtu"] = nic.mtu
     if nic.ipv4_mode == nic.ipv6_mode == "none":
         # Nothing will come up here, so nothing waits for it.
         described["optional"] = True
     return described
+
+
+def _static_addresses(nic: SeedNic) -> list[str]:
+    addresses = []
+    for mode, address, parser in (
+        (nic.ipv4_mode, nic.ipv4_address, IPv4Interface),
+        (nic.ipv6_mode, nic.ipv6_address, IPv6Interface),
+    ):
+        if mode == "static":
+            _require("/" in address, "address in CIDR form", address)
+            addresses.append(_parse(parser, address))
+    return addresses
+
+
+def _routes(nic: SeedNic) -> list[dict[str, str]]:
+    """Return the gateways of static addresses, and such routes as the network itself does not tell.
+
+    DHCP tells a client the routes of IPv4 (option 121). For IPv6 nobody does: DHCPv6 has no routes, and dnsmasq
+    advertises none.
+    """
+    routes = []
+    for mode, extra, gateway, default, parser, subnet_parser in (
+        (nic.ipv4_mode, nic.ipv4_mode == "static", nic.ipv4_gateway, "0.0.0.0/0", IPv4Address, IPv4Network),
+        (nic.ipv6_mode, nic.ipv6_mode != "none", nic.ipv6_gateway, "::/0", IPv6Address, IPv6Network),
+    ):
+        if mode == "static" and gateway:
+            routes.append({"to": default, "via": _parse(parser, gateway)})
+        if extra:
+            of_family = [(to, via) for to, via in nic.routes if (":" in to) == (parser is IPv6Address)]
+            routes += [{"to": _parse(subnet_parser, to), "via": _parse(parser, via)} for to, via in of_family]
+    return routes
+
+
+def _domains(domains: tuple[str, ...]) -> list[str]:
+    for domain in domains:
+        _require(_HOSTNAME.fullmatch(domain) and len(domain) <= _DOMAIN_LIMIT, "search domain", domain)
+    return list(domains)
 
 
 def _parse(parser: Any, text: str) -> str:

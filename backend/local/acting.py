@@ -12,6 +12,7 @@ from backend.local.creation import current_user, prepare
 from backend.local.drift import find_drift
 from backend.model.documents import Document, format_time
 from backend.model.kinds import VM
+from backend.model.networks import FAMILIES
 from backend.model.schemas import check_name
 from backend.operations.vm_disks import check_disks, describe_snapshots
 from backend.service import Accepted
@@ -153,10 +154,9 @@ def clone(service: Home, name: str, new_name: str, *, metadata: Document | None,
     spec |= {"power": "running" if start else "stopped", "hidden": False}
     for nic in spec["nics"]:
         nic["mac"] = ""
-        static = [nic[family]["address"] for family in ("ipv4", "ipv6") if nic[family]["mode"] == "static"]
-        if static:
-            why = f"{nic['id']} of {name} has the static address {static[0]}, which two guests cannot have"
-            raise RefusedError(what, why, "make the clone from the image, or give the NIC another mode first")
+        # Two guests cannot have one address: KC chooses another.
+        for family in FAMILIES:
+            nic[family]["address"] = ""
     wanted = source["metadata"] if metadata is None else metadata
     wish = {"kind": VM.name, "name": new_name, "metadata": copy.deepcopy(wanted), "spec": spec}
     pinned = spec["type"]["version"]

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import ConflictError, RefusedError
 from backend.images.user_data import complete_user_data
 from backend.local.creation import (
-    check_addresses,
     check_mac_free,
+    check_nic,
     current_user,
     find_users,
     make_mac,
     pin,
     pin_disc,
 )
+from backend.local.segments import check_routed, prepare_network
 from backend.model.documents import Document, format_time, name_of
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
+from backend.model.networks import FAMILIES, is_own
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
 from backend.operations.domain_plan import hardware_of
@@ -56,8 +58,10 @@ def prepare_update(store: Store, live: Document, document: Document, message: st
             raise RefusedError(what, f"spec.{field} cannot change: {why}", "make a new one")
     if kind is VM:
         _prepare_vm(store, live, body, what)
-    if kind is NETWORK and body["spec"]["uplink"] != live["spec"]["uplink"]:
-        _check_unused(store, live, what)
+    if kind is NETWORK:
+        if is_own(body) != is_own(live) or (not is_own(body) and body["spec"]["uplink"] != live["spec"]["uplink"]):
+            _check_unused(store, live, what)
+        prepare_network(store, {**body, "uid": live["uid"]}, live)
     said = message or (document.get("message", "") if document.get("message") != live.get("message") else "")
     keep = {"uid": live["uid"], "createdAt": live["createdAt"]}
     head = {key: body[key] for key in ("apiVersion", "kind", "name")}
@@ -118,6 +122,13 @@ def _is_like(nic: dict[str, Any], old: dict[str, Any], field: str) -> bool:
 def _fill_nic(nic: dict[str, Any], old: dict[str, Any]) -> None:
     nic["id"] = old["id"]
     nic["mac"] = nic.get("mac") or old["mac"]
+    if name_of(nic.get("network")) != old["network"]["name"]:
+        return
+    for family in FAMILIES:
+        side = nic.setdefault(family, {})
+        # Who leaves network and way of addressing as they are keeps the address that KC chose.
+        if isinstance(side, dict) and side.get("mode", "network") == old[family]["mode"]:
+            side.setdefault("address", old[family]["address"])
 
 
 def _prepare_vm(store: Store, live: Document, body: Document, what: str) -> None:
@@ -137,6 +148,7 @@ def _prepare_vm(store: Store, live: Document, body: Document, what: str) -> None
         why = f"its disk cannot shrink from {old['diskGiB']} to {new['diskGiB']} GiB"
         raise RefusedError(what, why, f"leave diskGiB at {old['diskGiB']}", parameter="diskGiB")
     _prepare_nics(store, live, spec["nics"], what)
+    check_routed(store, live, body)
 
 
 def _pin_type(store: Store, reference: dict[str, Any], what: str) -> Document:
@@ -176,14 +188,14 @@ def _prepare_disks(store: Store, live: Document, disks: list[dict[str, Any]], wh
 def _prepare_nics(store: Store, live: Document, nics: list[dict[str, Any]], what: str) -> None:
     old = {nic["id"]: nic for nic in live["spec"]["nics"]}
     ids = [nic["id"] for nic in nics if nic["id"]]
-    for nic in nics:
+    for index, nic in enumerate(nics):
         known = old.get(nic["id"])
         network = _pin_network(store, nic["network"], known, what)
         if not nic["id"]:
             number = next(number for number in range(len(nics) + 1) if f"nic{number}" not in ids)
             nic["id"] = f"nic{number}"
             ids.append(nic["id"])
-        check_addresses(nic, network, what)
+        check_nic(nic, network, f"spec.nics.{index}", what)
         if not nic["mac"]:
             nic["mac"] = make_mac(live["uid"], nic["id"])
         elif known is None or known["mac"] != nic["mac"]:

@@ -12,9 +12,11 @@ from typing import Any
 
 from backend.errors import ConflictError, NotFoundError, RefusedError
 from backend.images.user_data import complete_user_data
+from backend.local.segments import list_warnings, prepare_network
 from backend.local.views import check_readable
-from backend.model.documents import Document, format_time, is_readable
+from backend.model.documents import Document, complete, format_time, is_readable
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
+from backend.model.networks import FAMILIES, SERVED_MODES, effective_guard, given_address, mode_of
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
 from backend.store.protocol import Store
@@ -58,6 +60,8 @@ def prepare(store: Store, document: Document) -> Document:
     body = {**head, "uid": str(uuid.uuid4()), **rest, "createdAt": now, "updatedAt": now, "updatedBy": current_user()}
     if kind is VM:
         _prepare_vm(store, body)
+    elif kind is NETWORK:
+        prepare_network(store, body)
     return body
 
 
@@ -104,8 +108,14 @@ def _prepare_vm(store: Store, body: Document) -> None:
     _prepare_nics(store, body, what)
 
 
-def describe_warnings(body: Document) -> Document:
-    """Return `{"status": {"warnings": [line, …]}}` where cloud-init would find fault with a VM's user-data; else {}."""
+def describe_warnings(store: Store, body: Document) -> Document:
+    """Return `{"status": {"warnings": [line, …]}}` where there is something to know of what was accepted; else {}.
+
+    What cloud-init would find fault with in a VM's user-data; a gateway that is not there yet.
+    """
+    if body["kind"] == NETWORK.name:
+        lines = list_warnings(store, body)
+        return {"status": {"warnings": lines}} if lines else {}
     from backend.images.cloud_config import find_warnings  # noqa: PLC0415 - it imports jsonschema
 
     text = body["spec"].get("userData", "") if body["kind"] == VM.name else ""
@@ -135,7 +145,7 @@ def _prepare_nics(store: Store, body: Document, what: str) -> None:
     macs: set[str] = set()
     for index, nic in enumerate(body["spec"]["nics"]):
         nic["id"] = nic["id"] or f"nic{index}"
-        check_addresses(nic, pin(store, NETWORK, nic["network"], what), what)
+        check_nic(nic, pin(store, NETWORK, nic["network"], what), f"spec.nics.{index}", what)
         chosen = bool(nic["mac"])
         nic["mac"] = nic["mac"] or make_mac(body["uid"], nic["id"])
         if nic["id"] in ids or nic["mac"] in macs:
@@ -146,14 +156,30 @@ def _prepare_nics(store: Store, body: Document, what: str) -> None:
             check_mac_free(store, nic, body["uid"], what)
 
 
-def check_addresses(nic: Document, network: Document, what: str) -> None:
-    """Raise RefusedError where a static address lies outside the network's subnet, where it has one."""
-    for family in ("ipv4", "ipv6"):
+def check_nic(nic: Document, network: Document, path: str, what: str) -> None:
+    """Raise RefusedError where what a NIC wishes does not go with its network.
+
+    A static address outside the subnet, or a check of addresses that nobody knows beforehand. An address that KC chose
+    on another network is forgotten.
+    """
+    network = complete(network)
+    for family in FAMILIES:
         address, subnet = nic[family]["address"], network["spec"][family]["subnet"]
-        if address and subnet and ip_interface(address).ip not in ip_network(subnet):
-            raise RefusedError(
-                what, f"{nic['id']}: {address} is not in {subnet} of network {network['name']}", "choose one inside"
-            )
+        fits = not subnet or not address or ip_interface(address).ip in ip_network(subnet)
+        if nic[family]["mode"] == "network" and not (fits and given_address(nic, network, family)):
+            nic[family]["address"] = ""
+        elif not fits:
+            why = f"{path}.{family}.address: {address} is not in {subnet} of network {network['name']}"
+            raise RefusedError(what, why, "choose one inside")
+    if effective_guard(nic, network, is_gateway=False)["strict"]:
+        unknown = [
+            mode
+            for family in FAMILIES
+            if (mode := mode_of(nic, network, family)) in SERVED_MODES and not given_address(nic, network, family)
+        ]
+        if unknown:
+            why = f"{path}.guard.antiSpoof: nobody knows beforehand which address {unknown[0]} gives"
+            raise RefusedError(what, why, "give the NIC an address, or take antiSpoof mac")
 
 
 def check_mac_free(store: Store, nic: Document, uid: str, what: str) -> None:

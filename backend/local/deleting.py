@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backend.errors import ConflictError, NotFoundError, UsageError
 from backend.images.volumes import image_volume
 from backend.local.creation import check_mac_free, current_user, find_users
+from backend.local.segments import check_no_gateway
 from backend.local.views import check_readable, check_version
 from backend.model.documents import Document, complete, format_time, parse_time
 from backend.model.kinds import IMAGE, KEPT_KINDS, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind
@@ -51,7 +52,8 @@ def delete(service: Home, kind: Kind, name: str, wish: Wish) -> Accepted:
     until = format_time(time.time() + grace) if grace else ""
     parameters = {"keepDisks": wish.keep_disks, "until": until, "message": message}
     if kind in _OPERATED or (kind is IMAGE and not until):
-        return service.operate_on(document, f"{kind.command}.delete", parameters, expect=if_version, key=wish.key)
+        verb = "disown" if kind is VM and document["spec"]["adopted"] else "delete"
+        return service.operate_on(document, f"{kind.command}.{verb}", parameters, expect=if_version, key=wish.key)
     with service.store.transaction() as transaction:
         journal.check_idle(transaction, service.store, document)
         live = transaction.get(kind.name, document["uid"])
@@ -64,6 +66,8 @@ def delete(service: Home, kind: Kind, name: str, wish: Wish) -> Accepted:
 
 def _check_unused(service: Home, kind: Kind, document: Document) -> None:
     what, hint = f"{kind.title} {document['name']}", "delete what uses it first"
+    if kind is VM:
+        check_no_gateway(service.store, document)
     users = find_users(service.store, kind, document["uid"])
     if users:
         raise ConflictError(what, f"in use by VM {', '.join(users)}", hint)
@@ -142,7 +146,8 @@ def restore(service: Home, kind: Kind, name: str, *, uid: str, new_disks: bool) 
         journal.check_idle(transaction, service.store, entry)
         transaction.delete(TRASH.name, entry["uid"], by=body["updatedBy"], message="restored")
 
-    operation_type = f"{kind.command}.restore" if kind in _OPERATED else ""
+    verb = "adopt" if kind is VM and body["spec"]["adopted"] else "restore"
+    operation_type = f"{kind.command}.{verb}" if kind in _OPERATED else ""
     return service.accept(body, operation_type, {}, expect=tombstone, also=leave_trash)
 
 

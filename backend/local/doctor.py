@@ -12,13 +12,15 @@ from backend.errors import KCError
 from backend.hypervisor.plan import HostFacts
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.volumes import image_volume
-from backend.model.documents import is_readable
+from backend.local.network_status import describe_networks
+from backend.model.documents import Document, is_readable
 from backend.model.kinds import IMAGE, NETWORK
-from backend.model.networks import libvirt_name
 from backend.operations.journal import Owner
+from backend.operations.networks import plan_network
 from backend.service import Finding
 from backend.settings import Settings
 from backend.store.protocol import Store
+from backend.text import sanitise
 
 MEBIBYTE = 1 << 20
 GROUP_READ_WRITE = 0o060
@@ -110,18 +112,37 @@ def _check_pool(_store: Store, hypervisor: Hypervisor, settings: Settings) -> It
 
 
 def _check_networks(store: Store, hypervisor: Hypervisor, _settings: Settings) -> Iterator[Finding]:
-    existing = {network.name: network for network in hypervisor.list_networks()}
     documents = store.list_documents(NETWORK.name).items
     if not documents:
         yield Finding("networks", "warning", "none", "kc init")
-    for document in filter(is_readable, documents):
-        name = libvirt_name(document)
-        observed = existing.get(name)
-        if document["spec"]["uplink"].startswith("bridge:") or (observed is not None and observed.active):
-            yield Finding(f"network {document['name']}", "ok", f"up as {name}", "")
-        else:
-            yield Finding(f"network {document['name']}", "warning", "down", "kc init" if observed is None
-                          else f"virsh net-start {name}")  # fmt: skip
+        return
+    yield from _check_obstacles(store, hypervisor, [document for document in documents if is_readable(document)])
+    for document in filter(is_readable, describe_networks(store, hypervisor, documents)):
+        yield from _judge_network(document)
+
+
+def _check_obstacles(store: Store, hypervisor: Hypervisor, documents: list[Document]) -> Iterator[Finding]:
+    """Yield what of the host stands in the way of networks; that its kernel cannot be asked is one more finding."""
+    try:
+        obstacles = hypervisor.network_obstacles(
+            [plan_network(store, document, with_clients=False) for document in documents]
+        )
+    except KCError as error:
+        yield Finding("networks", "warning", f"{error.what}: {error.why}", error.hint)
+        return
+    for obstacle in obstacles:
+        yield Finding(sanitise(obstacle.what, 80), "failed", sanitise(obstacle.why, 400), sanitise(obstacle.mend, 400))
+
+
+def _judge_network(document: Document) -> Iterator[Finding]:
+    name, status = f"network {document['name']}", document["status"]
+    for problem in status["problems"]:
+        state = "failed" if status["state"] == "down" else "warning"
+        yield Finding(name, state, problem["message"], problem["hint"])
+    if not status["problems"]:
+        reason = status.get("reason") or "the host does not tell"
+        is_up = status["state"] == "up"
+        yield Finding(name, "ok" if is_up else "warning", f"up as {status['bridge']}" if is_up else reason, "")
 
 
 def _check_images(store: Store, hypervisor: Hypervisor, _settings: Settings) -> Iterator[Finding]:

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import KCError
 from backend.local.creation import find_users
+from backend.local.segments import list_static_users
 from backend.model.changes import compare_documents
-from backend.model.documents import Document
-from backend.model.kinds import MACHINE_TYPE, VM, find_kind
+from backend.model.documents import Document, complete
+from backend.model.kinds import MACHINE_TYPE, NETWORK, VM, find_kind
+from backend.model.networks import FAMILIES, is_own
 from backend.operations.domain_plan import hardware_of
+from backend.operations.gateways import resolve_gateway
+from backend.operations.networks import plan_network
 from backend.service import Preview
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from backend.store.protocol import Store
 
 _ON = ("running", "paused")
+_SERVED = {"dhcp": "DHCP", "slaac": "SLAAC", "stateless": "SLAAC and DHCPv6", "dhcpv6": "DHCPv6"}
 
 
 def build_preview(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> Preview:
@@ -25,7 +30,41 @@ def build_preview(store: Store, hypervisor: Hypervisor, live: Document, body: Do
     changes = compare_documents(live, body)
     if not changes:
         return Preview(live, live, [], [])
-    return Preview(live, after, changes, describe_effects(store, hypervisor, live, body))
+    cuts = _find_cuts(store, hypervisor, live, body) if live["kind"] == NETWORK.name else ()
+    effects = describe_effects(store, hypervisor, live, body)
+    if cuts:
+        effects.append(f"the segment is made anew: VM {', '.join(cuts)} is without a line for a moment")
+    return Preview(live, after, changes, effects, cuts)
+
+
+def describe_making(body: Document) -> list[str]:
+    """Return what making an object does to the host, in lines for a person."""
+    spec = body["spec"]
+    if body["kind"] == VM.name:
+        return ["the VM is made" + (" and started" if spec["power"] == "running" else "")]
+    if body["kind"] != NETWORK.name:
+        return []
+    if not is_own(body):
+        return [f"nothing is made: {spec['uplink'].removeprefix('bridge:')} is the host's own bridge"]
+    served = [
+        f"{family.replace('ip', 'IP')} by {_SERVED[mode]}"
+        for family in FAMILIES
+        if (mode := spec[family]["mode"]) in _SERVED
+    ]
+    lines = [f"a bridge is made, with a server for {' and '.join(served)}" if served else "a bridge is made"]
+    if spec["vxlan"] is not None:
+        lines.append(f"VXLAN {spec['vxlan']['vni']} joins it to {', '.join(spec['vxlan']['peers']) or 'its group'}")
+    return lines
+
+
+def _find_cuts(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> tuple[str, ...]:
+    """Return which running VMs a change of their network cuts off for a moment; () where the host does not say."""
+    if live["spec"] == body["spec"]:
+        return ()
+    try:
+        return hypervisor.would_cut(plan_network(store, {**live, "spec": body["spec"]}))
+    except KCError:
+        return ()
 
 
 def describe_effects(store: Store, hypervisor: Hypervisor, live: Document, body: Document) -> list[str]:
@@ -38,7 +77,24 @@ def describe_effects(store: Store, hypervisor: Hypervisor, live: Document, body:
     who = f"VM {', '.join(users)}"
     if live["kind"] == MACHINE_TYPE.name:
         return [f"{who} stays at version {live['version']} of it until it is moved"]
-    return [f"{who} is on it: what cannot be changed under a running VM is refused"]
+    return _describe_network_effects(store, live, body) if live["kind"] == NETWORK.name else []
+
+
+def _describe_network_effects(store: Store, live: Document, body: Document) -> list[str]:
+    """Return what a changed network means to the VMs on it, beyond their line."""
+    before, after = complete(live), {**body, "uid": live["uid"]}
+    effects = []
+    static = list_static_users(store, before)
+    old, new = (resolve_gateway(store, network) for network in (before, after))
+    if static and (old != new or any(before["spec"][field] != after["spec"][field] for field in ("dns", "mtu"))):
+        effects.append(
+            f"VM {', '.join(static)} was configured statically when it first booted: what is new is to be set inside it"
+        )
+    if before["spec"]["mtu"] != after["spec"]["mtu"]:
+        effects.append("running VMs have the new MTU at their next start")
+    if any(before["spec"][field] != after["spec"][field] for field in ("guard", "rateLimit")):
+        effects.append("the guards of its ports are changed at once; isolation at each VM's next change or start")
+    return effects
 
 
 def _find_power(hypervisor: Hypervisor, uid: str) -> str:
@@ -97,6 +153,10 @@ def _describe_nics(before: Document, after: Document, *, is_on: bool) -> list[st
             effects.append(f"{name} on {nic['network']['name']} is {'plugged in' if is_on else 'added'}")
         elif known["network"]["uid"] != nic["network"]["uid"]:
             effects.append(f"{name} moves from {known['network']['name']} to {nic['network']['name']}")
+        elif any(known[family] != nic[family] for family in FAMILIES):
+            effects.append(f"{name} is addressed anew: a guest that booted already is to be told inside")
+        if known is not None and (known["guard"], known["rateLimit"]) != (nic["guard"], nic["rateLimit"]):
+            effects.append(f"the guard of {name} is changed at once")
     effects += [
         f"{name} on {nic['network']['name']} is {'unplugged' if is_on else 'removed'}"
         for name, nic in old_nics.items()

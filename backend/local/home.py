@@ -10,7 +10,7 @@ from backend.errors import ConflictError, KCError, NotFoundError
 from backend.local.observing import Observer
 from backend.local.views import check_readable, check_version, describe_operation
 from backend.model.documents import Document, complete, format_time
-from backend.model.kinds import VM, Kind, find_kind
+from backend.model.kinds import NETWORK, VM, Kind, find_kind
 from backend.service import Accepted, Version
 from backend.store.protocol import Store, Transaction
 
@@ -52,8 +52,12 @@ class Home:
             return self.find_version(which, name, version)
         document = self.store.find(which.name, name)
         if document is not None:
+            if which is NETWORK and observe:
+                from backend.local.network_status import inspect_network  # noqa: PLC0415 - the list of VMs needs none
+
+                return inspect_network(self.store, self.hypervisor, complete(document))
             if which is not VM:
-                return document
+                return complete(document)
             shown = self.observer.show(document, thorough=observe)
             if not observe:
                 return shown
@@ -127,13 +131,18 @@ class Home:
     ) -> Accepted:
         """Write a document and the operation that brings the world to it, in one transaction, and begin with it.
 
-        `also` may write more in the same transaction; `key` comes from `once`.
+        `also` may write more in the same transaction; `key` comes from `once`. What only one object can have (an
+        address, a VNI) is settled in it.
         """
-        from backend.operations import idempotency, journal  # noqa: PLC0415 - the list of VMs needs none
+        from backend.local.segments import follow_gateway  # noqa: PLC0415 - the list of VMs needs none
+        from backend.operations import idempotency, journal  # noqa: PLC0415 - as above
 
         with self.store.transaction() as transaction:
             if also is not None:
                 also(transaction)
+            self.settle(body)
+            if body["kind"] == VM.name:
+                follow_gateway(self.store, transaction, body)
             written = transaction.put(body, expect=expect)
             if not operation_type:
                 if key:
@@ -159,6 +168,19 @@ class Home:
                 },
             }
         return Accepted(written, operation)
+
+    def settle(self, body: Document) -> None:
+        """Choose what only one object can have where a document leaves it to KC; raise ConflictError for what is taken.
+
+        Inside a transaction what is free here stays so until it is written.
+        """
+        from backend.local.allocation import settle_addresses  # noqa: PLC0415 - the list of VMs needs none
+        from backend.local.segments import settle_network  # noqa: PLC0415 - as above
+
+        if body["kind"] == VM.name:
+            settle_addresses(self.store, body)
+        elif body["kind"] == NETWORK.name:
+            settle_network(self.store, body)
 
     def operate_on(
         self,

@@ -164,8 +164,8 @@ class Observer:
             mode = nic[family]["mode"]
             if mode == "network":
                 mode = network["spec"][family]["mode"] if network is not None and is_readable(network) else "none"
-                if mode == "static":  # of the network; the NIC has no address of its own
-                    mode = "none"
+            if mode == "static" and not nic[family]["address"]:
+                mode = "none"
             if mode != "none":
                 return True
         return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import ConflictError, UsageError
 from backend.local.operating import OperatingHome
 from backend.local.views import check_version, running_operations
-from backend.model.documents import Document
+from backend.model.documents import Document, complete
 from backend.model.kinds import IMAGE, KEPT_KINDS, NETWORK, VM, Kind, find_kind
 from backend.model.upkeep import Compaction, Fault
 from backend.service import Accepted, Adoption, ConsoleStream, DocumentPage, Event, Finding, Preview
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from backend.hypervisor.plan import Sample
     from backend.model.selectors import Selector
+    from backend.store.protocol import Page
 
 START_SECONDS = 60.0
 
@@ -45,7 +46,17 @@ class LocalService(OperatingHome):
                 accepts, limit=limit, after=after, everything=everything, observe=observe
             )  # fmt: skip
         page = self.store.list_documents(which.name, where=accepts, limit=limit, after=after)
+        if which is NETWORK:
+            return self._list_networks(page, observe=observe)
         return DocumentPage(page.items, page.next, page.revision, [])
+
+    def _list_networks(self, page: Page, *, observe: bool) -> DocumentPage:
+        networks = [complete(network) for network in page.items]
+        if observe and networks:
+            from backend.local.network_status import describe_networks  # noqa: PLC0415 - the list of VMs needs none
+
+            networks = describe_networks(self.store, self.hypervisor, networks)
+        return DocumentPage(networks, page.next, page.revision, [])
 
     def schema(self, kind: str) -> dict[str, Any]:
         """Return the JSON Schema of a kind's documents."""
@@ -56,17 +67,26 @@ class LocalService(OperatingHome):
     # --- changing
     def check(self, document: Document) -> Document:
         """Return the document that `create` would accept."""
+        body = self._prepare(document)
+        self.settle(body)
+        return body
+
+    def _prepare(self, document: Document) -> Document:
+        """Return the body that a new document becomes, but for what is chosen when it is written."""
         from backend.local.creation import describe_warnings, prepare  # noqa: PLC0415 - pydantic
+        from backend.local.segments import fit_mtu  # noqa: PLC0415 - as above
 
         body = prepare(self.store, document)
-        return {**body, **describe_warnings(body)}
+        if body["kind"] == NETWORK.name:
+            fit_mtu(self.hypervisor, body)
+        return {**body, **describe_warnings(self.store, body)}
 
     def create(self, document: Document, *, key: str = "") -> Accepted:
         """Accept a new document; see the protocol."""
         return self.once(key, "create", document, lambda bound: self._create(document, bound))
 
     def _create(self, document: Document, key: str) -> Accepted:
-        body = self.check(document)
+        body = self._prepare(document)
         warnings = body.pop("status", {})
         kind = find_kind(body["kind"])
         self._check_makeable(kind, body["name"])
@@ -104,14 +124,18 @@ class LocalService(OperatingHome):
         """Write the next version of an object, unless it says nothing new, and begin to bring the host to it."""
         from backend.local.creation import describe_warnings  # noqa: PLC0415 - as above
         from backend.local.disks import settle_trash  # noqa: PLC0415 - as above
+        from backend.local.segments import fit_mtu  # noqa: PLC0415 - as above
         from backend.model.changes import compare_documents  # noqa: PLC0415 - as above
 
         is_renamed = body["name"] != live["name"]
         if not is_renamed and not compare_documents(live, body):
             return Accepted(self.observer.show(live) if kind is VM else live, None)
+        if kind is NETWORK:
+            fit_mtu(self.hypervisor, body)
+            accepted = self.accept(body, "network.update", {}, expect=live["version"], key=key)
+            return _with_status(accepted, describe_warnings(self.store, body).get("status", {}))
         if kind is not VM:
-            operation_type = f"{kind.command}.update" if kind is NETWORK else ""
-            return self.accept(body, operation_type, {}, expect=live["version"], key=key)
+            return self.accept(body, "", {}, expect=live["version"], key=key)
         # A request that meets a host which does not answer is refused before anything is written.
         self.hypervisor.observe(live["uid"])
         if is_renamed:
@@ -119,7 +143,9 @@ class LocalService(OperatingHome):
         also = settle_trash(self.store, live, body, self.settings.grace_hours)
         operation_type = "vm.rename" if is_renamed else "vm.update"
         accepted = self.accept(body, operation_type, {}, expect=live["version"], also=also, key=key)
-        return _with_status(accepted, describe_warnings(body).get("status", {}))
+        # What cloud-init would find is looked for where it is new: that takes a while.
+        is_said = body["spec"]["userData"] == live["spec"]["userData"]
+        return accepted if is_said else _with_status(accepted, describe_warnings(self.store, body).get("status", {}))
 
     def _find_changeable(self, document: Document) -> tuple[Kind, Document]:
         kind = find_kind(str(document.get("kind", "")))
@@ -131,7 +157,7 @@ class LocalService(OperatingHome):
     def preview(self, document: Document) -> Preview:
         """Return what `create` or `update` would do; see the protocol."""
         from backend.local.changing import prepare_update  # noqa: PLC0415 - pydantic
-        from backend.local.effects import build_preview  # noqa: PLC0415 - as above
+        from backend.local.effects import build_preview, describe_making  # noqa: PLC0415 - as above
         from backend.model.changes import compare_documents  # noqa: PLC0415 - as above
 
         kind = find_kind(str(document.get("kind", "")))
@@ -142,10 +168,7 @@ class LocalService(OperatingHome):
             return build_preview(self.store, self.hypervisor, live, prepare_update(self.store, live, document))
         body = self.check(document)
         self._check_makeable(kind, name)
-        effects = (
-            ["the VM is made" + (" and started" if body["spec"]["power"] == "running" else "")] if kind is VM else []
-        )
-        return Preview(None, {**body, "version": 1, "status": {}}, compare_documents({}, body), effects)
+        return Preview(None, {**body, "version": 1, "status": {}}, compare_documents({}, body), describe_making(body))
 
     def rollback(
         self, kind: str, name: str, version: int, *, if_version: int | None = None, message: str = ""
@@ -211,6 +234,15 @@ class LocalService(OperatingHome):
 
         asked = [name, action, parameters or {}]
         return self.once(key, action, asked, lambda bound: act(self, name, action, parameters or {}, bound))
+
+    def act_on_network(self, name: str, action: str, *, key: str = "") -> Accepted:
+        """Do something to a network; see the protocol."""
+        if action != "reconcile":
+            raise UsageError(f"network {name}", f"unknown action {action}", "known is reconcile")
+        network = self.find_own(NETWORK, name)
+        return self.once(
+            key, "network.reconcile", [name], lambda bound: self.operate_on(network, "network.reconcile", {}, key=bound)
+        )
 
     def clone(
         self, name: str, new_name: str, *, metadata: Document | None = None, start: bool = False, key: str = ""

@@ -24,14 +24,39 @@ VM_ADDITIONS: dict[str, Any] = {
     "disks": [], "cdrom": None, "autostart": True, "onCrash": "restart", "adopted": False, "passwordHash": "",
 }  # fmt: skip
 """What VMs have had since their first shape, and what it is where a stored one does not say."""
+NIC_ADDITIONS: dict[str, Any] = {
+    "guard": {"antiSpoof": "network", "dhcpGuard": "network", "raGuard": "network", "isolated": "network"},
+    "rateLimit": None,
+}
+"""The same of their NICs."""
+NETWORK_ADDITIONS: dict[str, Any] = {
+    "gatewayReference": None, "searchDomain": "", "vxlan": None,
+    "guard": {"antiSpoof": "auto", "dhcpGuard": "auto", "raGuard": "auto", "isolated": False},
+    "rateLimit": {"receiveBytesPerSecond": None, "sendBytesPerSecond": None},
+}  # fmt: skip
+"""The same of networks."""
+SIDE_ADDITIONS: dict[str, Any] = {"ranges": [], "reservations": [], "leaseSeconds": 3600, "routes": [], "ntp": []}
+"""The same of each family of a network's addresses."""
 
 
 def complete(document: Document) -> Document:
-    """Return a stored VM with what VMs have had since it was written; anything else as it is."""
+    """Return a stored VM or network with what its kind has had since it was written; anything else as it is."""
     spec = document.get("spec", {})
-    if document["kind"] != "VM" or not spec or VM_ADDITIONS.keys() <= spec.keys() or not is_readable(document):
+    if not spec or not is_readable(document):
         return document
-    return {**document, "spec": {**copy.deepcopy(VM_ADDITIONS), **spec}}
+    if document["kind"] == "VM":
+        nics = spec["nics"]
+        if VM_ADDITIONS.keys() <= spec.keys() and all(NIC_ADDITIONS.keys() <= nic.keys() for nic in nics):
+            return document
+        return {**document, "spec": {**_add(VM_ADDITIONS, spec), "nics": [_add(NIC_ADDITIONS, nic) for nic in nics]}}
+    if document["kind"] == "Network" and not NETWORK_ADDITIONS.keys() <= spec.keys():
+        sides = {family: _add(SIDE_ADDITIONS, spec[family]) for family in ("ipv4", "ipv6")}
+        return {**document, "spec": {**_add(NETWORK_ADDITIONS, spec), **sides}}
+    return document
+
+
+def _add(additions: dict[str, Any], to: dict[str, Any]) -> dict[str, Any]:
+    return {**copy.deepcopy(additions), **to}
 
 
 def format_time(seconds: float | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -25,6 +25,7 @@ from backend.model.base import Model
 from backend.model.documents import API_VERSION, Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
 from backend.model.machine_types import MachineTypeSpec
+from backend.model.network_spec import NetworkSpec, NicGuard, RateLimit
 from backend.text import sanitise
 
 # A name is a DNS label (RFC 1123): it becomes a host name, a domain's name and a part of a URL.
@@ -33,7 +34,6 @@ _NAME = re.compile(NAME_PATTERN)
 MAXIMUM_DOCUMENT_BYTES = 700 * 1024
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Bridge = r"bridge:[A-Za-z0-9_.-]{1,15}"
 
 
 class Reference(Model):
@@ -60,19 +60,28 @@ ReferringToType = Annotated[TypeReference, BeforeValidator(_expand_reference)]
 class AddressPlan(Model):
     """How one NIC gets its address of one family; `network` leaves it to the network."""
 
-    mode: Literal["network", "none", "static", "dhcp", "slaac", "dhcpv6"] = "network"
-    address: str = Field(default="", description="CIDR of a static address, such as 10.0.0.5/24")
+    mode: Literal["network", "none", "static", "dhcp", "slaac", "stateless", "dhcpv6"] = "network"
+    address: str = Field(
+        default="",
+        description="CIDR of its address, such as 10.0.0.5/24: with static the guest's own, chosen by KC where it is "
+        "left out; with dhcp and dhcpv6 what the server keeps for it",
+    )
 
     def check(self, parse: Callable[[str], object]) -> None:
         """Raise ValueError where mode and address do not go together, or the address is not in CIDR form."""
-        if (self.mode == "static") != bool(self.address):
-            msg = "mode static and an address go together"
+        if not self.address:
+            return
+        if self.mode in ("none", "slaac", "stateless"):
+            msg = f".address: mode {self.mode} takes no address"
             raise ValueError(msg)
-        if self.address:
-            if "/" not in self.address:
-                msg = f"write {sanitise(self.address, 60)} in CIDR form, with the length of its prefix"
-                raise ValueError(msg)
+        if "/" not in self.address:
+            msg = f".address: write {sanitise(self.address, 60)} in CIDR form, with the length of its prefix"
+            raise ValueError(msg)
+        try:
             parse(self.address)
+        except ValueError as error:
+            msg = f".address: {sanitise(str(error), 120)}"
+            raise ValueError(msg) from None
 
 
 class IPv4Plan(AddressPlan):
@@ -89,7 +98,7 @@ class IPv4Plan(AddressPlan):
 class IPv6Plan(AddressPlan):
     """A NIC's IPv6."""
 
-    mode: Literal["network", "none", "static", "slaac", "dhcpv6"] = "network"
+    mode: Literal["network", "none", "static", "slaac", "stateless", "dhcpv6"] = "network"
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:
@@ -113,6 +122,8 @@ class Nic(Model):
     mac: Annotated[str, StringConstraints(pattern=r"^([0-9a-f][02468ace](:[0-9a-f]{2}){5})?$")] = ""
     ipv4: IPv4Plan = IPv4Plan()
     ipv6: IPv6Plan = IPv6Plan()
+    guard: NicGuard = NicGuard()
+    rate_limit: RateLimit | None = Field(default=None, description="null: as the network says")
 
     @field_validator("id")
     @classmethod
@@ -188,66 +199,6 @@ class ImageSpec(Model):
     source: str = ""
 
 
-class Subnet(Model):
-    """The addresses of one family on a network."""
-
-    subnet: str = ""
-    mode: str = "none"
-
-
-class IPv4Subnet(Subnet):
-    """The IPv4 side of a network."""
-
-    mode: Literal["none", "static", "dhcp"] = "none"
-
-    @model_validator(mode="after")
-    def _check_subnet(self) -> Self:
-        if self.subnet:
-            IPv4Network(self.subnet)
-        elif self.mode != "none":
-            msg = "an address mode needs a subnet"
-            raise ValueError(msg)
-        return self
-
-
-class IPv6Subnet(Subnet):
-    """The IPv6 side of a network."""
-
-    mode: Literal["none", "static", "slaac", "dhcpv6"] = "none"
-
-    @model_validator(mode="after")
-    def _check_subnet(self) -> Self:
-        if self.subnet:
-            prefix = IPv6Network(self.subnet).prefixlen
-            if self.mode == "slaac" and prefix != 64:  # noqa: PLR2004 - RFC 4862 wants 64 bits of interface identifier
-                msg = "SLAAC needs a /64"
-                raise ValueError(msg)
-        elif self.mode != "none":
-            msg = "an address mode needs a subnet"
-            raise ValueError(msg)
-        return self
-
-
-class NetworkSpec(Model):
-    """A layer-2 segment."""
-
-    uplink: Annotated[str, StringConstraints(pattern=rf"^(nat|isolated|{Bridge})$")] = "nat"
-    ipv4: IPv4Subnet = IPv4Subnet()
-    ipv6: IPv6Subnet = IPv6Subnet()
-    gateway: Annotated[str, StringConstraints(pattern=r"^(host|none|[0-9a-fA-F.:]+)$")] = "host"
-    dns: list[str] = Field(default_factory=list, max_length=16)
-    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
-    description: Annotated[str, StringConstraints(max_length=2000)] = ""
-    libvirt_network: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,50}$")] = Field(
-        default="", description="an existing libvirt network that is this segment; empty: KC makes one of its own"
-    )
-
-    @field_validator("dns")
-    @classmethod
-    def _check_servers(cls, servers: list[str]) -> list[str]:
-        return [str(ip_address(server)) for server in servers]
-
-
 class Target(Model):
     """What an operation works on."""
 
@@ -303,6 +254,8 @@ def _describe(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown field"
+    if message.startswith("."):  # a validator that knows the path better
+        path, _, message = f"{path}{message}".removeprefix(".").partition(": ")
     return sanitise(f"spec.{path}: {message}" if path else message, 400)
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import NotFoundError
 from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
 from backend.images.volumes import image_volume
-from backend.model.documents import Document
+from backend.model.documents import Document, complete
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, Kind
-from backend.model.networks import libvirt_name
+from backend.model.networks import is_own, libvirt_name
 from backend.model.parameters import resolve_hardware
+from backend.operations.guards import plan_guard
 
 if TYPE_CHECKING:
     from backend.store.protocol import Store
@@ -59,7 +60,7 @@ def hardware_of(store: Store, vm: Document) -> dict[str, Any]:
 
 def networks_of(store: Store, vm: Document) -> list[Document]:
     """Return the networks of a VM's NICs, in their order."""
-    return [find_pinned(store, NETWORK, nic["network"]) for nic in vm["spec"]["nics"]]
+    return [complete(find_pinned(store, NETWORK, nic["network"])) for nic in vm["spec"]["nics"]]
 
 
 def disk_sizes(store: Store, vm: Document) -> dict[str, int]:
@@ -77,7 +78,7 @@ def plan_domain(store: Store, vm: Document, *, owner_label: str, accelerator: st
     spec, uid = vm["spec"], vm["uid"]
     hardware = hardware_of(store, vm)
     networks = networks_of(store, vm)
-    nics = tuple(_plan_nic(nic, network) for nic, network in zip(spec["nics"], networks, strict=True))
+    nics = tuple(_plan_nic(nic, vm, network) for nic, network in zip(spec["nics"], networks, strict=True))
     plan = DomainPlan(
         uid=uid,
         name=vm["name"],
@@ -123,9 +124,14 @@ def _plan_disks(store: Store, vm: Document) -> tuple[DiskPlan, ...]:
     )
 
 
-def _plan_nic(nic: Document, network: Document) -> NicPlan:
-    uplink = network["spec"]["uplink"]
-    mtu = network["spec"]["mtu"] or 0
-    if uplink.startswith("bridge:"):
-        return NicPlan(nic["id"], nic["mac"], bridge=uplink.removeprefix("bridge:"), mtu=mtu)
-    return NicPlan(nic["id"], nic["mac"], network=libvirt_name(network), mtu=mtu)
+def _plan_nic(nic: Document, vm: Document, network: Document) -> NicPlan:
+    spec = network["spec"]
+    plan = NicPlan(nic["id"], nic["mac"], mtu=spec["mtu"] or 0)
+    if is_own(network):
+        plan = plan._replace(network=libvirt_name(network))
+    else:
+        plan = plan._replace(bridge=spec["uplink"].removeprefix("bridge:"))
+    if vm["spec"]["adopted"]:
+        return plan
+    guard = plan_guard(nic, vm, network)
+    return plan._replace(tap=guard.tap, isolated=guard.isolated)

@@ -130,8 +130,6 @@ def delete_snapshot(context: Context) -> None:
 
 def drop_snapshots(context: Context) -> None:
     """Remove all snapshots of a VM that is to go: without its domain nothing would know of them."""
-    if context.target["spec"]["adopted"]:
-        return
     if context.hypervisor.observe(context.target["uid"]) is None:
         return
     for snapshot in context.hypervisor.list_snapshots(context.target["uid"]):

@@ -6,9 +6,11 @@ from backend.errors import FailedError, RefusedError
 from backend.hypervisor.plan import DomainPlan
 from backend.images.volumes import STARTER_SOURCE, image_volume
 from backend.model.kinds import IMAGE, NETWORK
-from backend.model.networks import libvirt_name
+from backend.model.networks import is_own
 from backend.operations.domain_plan import find_pinned, hardware_of, networks_of, plan_domain, seed_volume
-from backend.operations.networks import ensure_network, seed_nic
+from backend.operations.gateways import networks_routed_by, resolve_gateway
+from backend.operations.guards import drop_guards, ensure_guards
+from backend.operations.networks import ensure_network, release_nic, replace_network, seed_nic
 from backend.operations.steps import Context, Step
 from backend.operations.vm_disks import COPY, REVERT, delete_volumes, drop_snapshots, ensure_disks
 
@@ -32,10 +34,14 @@ def _wants_power(context: Context) -> bool:
 
 
 def ensure_networks(context: Context) -> None:
-    """Have every network of the VM up; a VM that stays off needs none."""
+    """Have every network of the VM up, and those whose gateway it is tell of it; a VM that stays off needs none."""
+    networks = {document["uid"]: document for document in networks_of(context.store, context.target)}
+    for network in networks_routed_by(context.store, context.target):
+        networks.pop(network["uid"], None)
+        replace_network(context.store, context.hypervisor, network)
     if _wants_power(context):
-        for network in {document["uid"]: document for document in networks_of(context.store, context.target)}.values():
-            ensure_network(context.hypervisor, network)
+        for network in networks.values():
+            ensure_network(context.store, context.hypervisor, network)
 
 
 def check_images(context: Context) -> None:
@@ -66,7 +72,10 @@ def ensure_seed(context: Context) -> None:
         ssh_keys=spec["sshKeys"],
         user_data=spec["userData"],
         password_hash=spec["passwordHash"],
-        nics=[seed_nic(nic, network) for nic, network in zip(spec["nics"], networks, strict=True)],
+        nics=[
+            seed_nic(nic, network, resolve_gateway(context.store, network))
+            for nic, network in zip(spec["nics"], networks, strict=True)
+        ],
     )
     name = seed_volume(uid)
     if context.hypervisor.find_volume(name) is None or context.hypervisor.read_volume(name) != seed:
@@ -74,8 +83,9 @@ def ensure_seed(context: Context) -> None:
 
 
 def define_domain(context: Context) -> None:
-    """Define the domain as the document wants it."""
+    """Define the domain as the document wants it, with its ports guarded before they are there."""
     plan = _plan(context)
+    ensure_guards(context.store, context.hypervisor, context.target)
     if plan.adopted:
         context.hypervisor.adopt(plan.uid, plan)
     context.hypervisor.ensure_defined(plan)
@@ -149,9 +159,8 @@ def reboot_domain(context: Context) -> None:
 
 
 def power_off(context: Context) -> None:
-    """Cut the power of a VM that is to go, once the domain is known to be ours; an adopted one stays as it is."""
-    observed = context.hypervisor.observe(context.target["uid"])
-    if observed is None or context.target["spec"]["adopted"]:
+    """Cut the power of a VM that is to go, once the domain is known to be ours."""
+    if context.hypervisor.observe(context.target["uid"]) is None:
         return
     owner = context.hypervisor.owner_of(context.target["uid"])
     if owner.owner != context.store.identity:
@@ -164,21 +173,22 @@ def power_off(context: Context) -> None:
 
 
 def undefine_domain(context: Context) -> None:
-    """Remove the domain, or leave an adopted one to libvirt."""
-    if context.target["spec"]["adopted"]:
-        context.hypervisor.disown(context.target["uid"], context.store.identity)
-    else:
-        context.hypervisor.ensure_undefined(context.target["uid"], context.store.identity)
+    """Remove the domain and the guards of its ports."""
+    drop_guards(context.store, context.hypervisor, context.target)
+    context.hypervisor.ensure_undefined(context.target["uid"], context.store.identity)
+
+
+def disown_domain(context: Context) -> None:
+    """Leave an adopted domain to libvirt, as it is."""
+    context.hypervisor.disown(context.target["uid"], context.store.identity)
 
 
 def release_leases(context: Context) -> None:
     """Have the networks' DHCP servers forget the VM."""
-    if context.target["spec"]["adopted"]:
-        return
     for nic in context.target["spec"]["nics"]:
         network = context.store.get(NETWORK.name, nic["network"]["uid"])
-        if network is not None and not network["spec"]["uplink"].startswith("bridge:"):
-            context.hypervisor.release_lease(libvirt_name(network), nic["mac"])
+        if network is not None and is_own(network):
+            release_nic(context, network, nic["mac"])
 
 
 _NETWORKS = Step("networks", "bringing the networks up", ensure_networks)
@@ -195,6 +205,7 @@ PRESENT = (*_DEFINED, _POWER)
 CLONED = (_NETWORKS, _IMAGE, COPY, _DISKS, _SEED, _DEFINE, _POWER)
 ADOPTED = (_DEFINE, Step("power", "looking how it is", settle_power))
 SNAPSHOT_RESTORED = (_NETWORKS, REVERT, _DEFINE, _REACH)
+DISOWNED = (Step("disown", "leaving the domain to libvirt", disown_domain),)
 STOPPED = (_STOP, _DEFINE)
 PAUSED = (Step("pause", "pausing the guest", pause_domain), _DEFINE)
 CHANGED = (*_DEFINED, _REACH)

@@ -13,8 +13,8 @@ from backend.model.kinds import OPERATION
 from backend.service import Accepted
 from backend.text import sanitise
 from kc_tui.cli.applying_plan import ORDER, Item, plan, preview
-from kc_tui.cli.arguments import Parser, add_dry_run, add_message, add_timeout
-from kc_tui.cli.changing import tell_warnings
+from kc_tui.cli.arguments import Parser, add_dry_run, add_message, add_timeout, add_yes
+from kc_tui.cli.changing import ask_about_cuts, require_agreement, tell_warnings
 from kc_tui.cli.commands import Command
 from kc_tui.cli.following import Follower, Outcome, judge
 from kc_tui.cli.session import Session
@@ -24,7 +24,8 @@ _TEXT = """Make or change objects so that they are as documents say: JSON (a doc
 lines or YAML with any number of documents, from files, from all *.json, *.yaml and *.yml in and below a folder, or from
 standard input. All are checked first; where one is wrong, nothing is changed. Machine types come before networks,
 networks before VMs. A document with a version is applied to that version alone. Metadata or spec that a document leaves
-out stays as it is; one that is there is taken as a whole. What fails stops only what depends on it; the exit code is
+out stays as it is; one that is there is taken as a whole. Where it leaves running VMs without a line for a moment it
+asks; without a terminal it needs --yes then. What fails stops only what depends on it; the exit code is
 that of the first failure."""
 
 
@@ -36,6 +37,7 @@ def _add_arguments(parser: Parser) -> None:
     add_dry_run(parser)
     add_message(parser)
     add_timeout(parser)
+    add_yes(parser)
 
 
 def _apply(session: Session, arguments: Namespace) -> int:
@@ -49,9 +51,27 @@ def _apply(session: Session, arguments: Namespace) -> int:
         for item in items:
             _show(session, item, dry=True)
     else:
+        if not arguments.yes:
+            _confirm(items)
         _carry_out(session, items, Follower(session, timeout=arguments.timeout))
     _print_whole(session, items, dry=arguments.dry_run)
     return report_all(session, [item.error for item in items if item.error is not None])
+
+
+def _confirm(items: Sequence[Item]) -> None:
+    """Ask once where something of the set leaves running VMs without a line for a moment."""
+    cutting = [(item, item.preview) for item in items if item.error is None and item.preview and item.preview.cuts]
+    if not cutting:
+        return
+    from kc_tui.cli.diff import print_changes  # noqa: PLC0415 - few changes cut anybody off
+
+    cuts = list(dict.fromkeys(name for _item, found in cutting for name in found.cuts))
+    require_agreement(", ".join(item.title for item, _found in cutting), cuts)
+    sys.stdout.flush()
+    for item, found in cutting:
+        sys.stderr.write(f"{item.title}:\n")
+        print_changes(found.changes, found.effects, stream=sys.stderr)
+    ask_about_cuts("kc apply", cuts, "Apply it?")
 
 
 # --- doing it
@@ -165,6 +185,8 @@ def _describe(item: Item, *, dry: bool) -> Document:
     }
     if dry and item.preview is not None and item.preview.effects:
         described["effects"] = item.preview.effects
+    if dry and item.preview is not None and item.preview.cuts:
+        described["cuts"] = list(item.preview.cuts)
     if dry and item.after:
         described["after"] = item.after
     if item.error is not None:

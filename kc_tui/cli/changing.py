@@ -12,9 +12,10 @@ from typing import NamedTuple
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, UsageError
 from backend.model.changes import compare_documents, json_patch
 from backend.model.documents import Document
-from backend.model.kinds import OPERATION, Kind
+from backend.model.kinds import NETWORK, OPERATION, Kind, find_kind
 from backend.service import Accepted, Preview
-from kc_tui.cli.arguments import Parser, add_dry_run, add_if_version, add_message, add_timeout, key_of
+from backend.text import sanitise
+from kc_tui.cli.arguments import Parser, add_dry_run, add_if_version, add_message, add_timeout, add_yes, key_of
 from kc_tui.cli.diff import print_changes, render_changes, stream_width
 from kc_tui.cli.following import Follower
 from kc_tui.cli.output import print_data, print_names, print_results
@@ -24,6 +25,7 @@ from kc_tui.cli.verbs import collect, plural, report_all
 
 # Each time that somebody else was first, somebody got on: so many in a row are no accident.
 _ATTEMPTS = 50
+_SHOWN_CUTS = 10
 _ROOTS = ("metadata", "spec")
 
 Edit = Callable[[Document], None]
@@ -36,6 +38,10 @@ class StaleError(ConflictError):
     `current` in its details is the version that is there, `changes` a JSON Patch from the one that was meant; its notes
     show the same to a person.
     """
+
+
+class DeclinedError(FailedError):
+    """Somebody was asked, and did not agree."""
 
 
 class Written(NamedTuple):
@@ -59,6 +65,8 @@ def add_change_arguments(parser: Parser, kind: Kind) -> None:
     add_message(parser)
     add_dry_run(parser)
     add_timeout(parser)
+    if can_cut(kind):
+        add_yes(parser)
 
 
 def change_all(
@@ -129,6 +137,8 @@ def _write(session: Session, kind: Kind, name: str, edit: Edit, arguments: Names
                 if key and not compare_documents(current, wanted):
                     # The same command was here before, or there is nothing to remember a key for.
                     return Written(Accepted(current, _find_operation(session, key)), version)
+                if can_cut(kind) and not arguments.yes:
+                    confirm_cuts(session.service.preview(wanted), f"Change {kind.title} {name}?")
                 accepted = session.service.update(wanted, if_version=version, message=arguments.message, key=key)
                 return Written(accepted, version)
         except StaleError:
@@ -229,6 +239,7 @@ def describe_preview(preview: Preview) -> Document:
         "version": preview.before["version"] if preview.before else 0,
         "changes": json_patch(preview.changes),
         "effects": preview.effects,
+        **({"cuts": list(preview.cuts)} if preview.cuts else {}),
     }
 
 
@@ -258,4 +269,42 @@ def ask(command: str, question: str, wanted: Sequence[str], otherwise: str) -> N
     if not answer.endswith("\n"):
         print(file=sys.stderr)
     if not answer.endswith("\n") or answer.strip().lower() not in wanted:
-        raise FailedError(command, "not confirmed", otherwise)
+        raise DeclinedError(command, "not confirmed", otherwise)
+
+
+def can_cut(kind: Kind) -> bool:
+    """Return whether a change of a kind may leave running VMs without a line: only then is it previewed for that."""
+    return kind is NETWORK
+
+
+def describe_cuts(names: Sequence[str]) -> str:
+    """Return whom a change leaves without a line for a moment."""
+    from kc_tui.state.formatting import join_words  # noqa: PLC0415 - few changes cut anybody off
+
+    shown = join_words([sanitise(name, 80) for name in names], _SHOWN_CUTS)
+    return f"cuts VM{'s' if len(names) > 1 else ''} {shown} off for a moment"
+
+
+def confirm_cuts(preview: Preview, question: str) -> None:
+    """Show a change that leaves running VMs without a line, and ask; raise UsageError where nobody is there.
+
+    A change that cuts nobody off is neither shown nor asked about.
+    """
+    if not preview.cuts:
+        return
+    kind, name = find_kind(preview.after["kind"]), preview.after["name"]
+    require_agreement(f"{kind.title} {name}", preview.cuts)
+    sys.stdout.flush()
+    print_changes(preview.changes, preview.effects, stream=sys.stderr)
+    ask_about_cuts(f"kc {kind.command}", preview.cuts, question)
+
+
+def require_agreement(what: str, cuts: Sequence[str]) -> None:
+    """Raise UsageError where a change cuts VMs off, and here is nobody to ask."""
+    if not has_terminal():
+        raise UsageError(what, f"it {describe_cuts(cuts)}, and here is no terminal to ask on", "add --yes to mean it")
+
+
+def ask_about_cuts(command: str, cuts: Sequence[str], question: str) -> None:
+    """Ask about a change that cuts VMs off; raise DeclinedError unless it is meant."""
+    ask(command, f"It {describe_cuts(cuts)}. {question} [y/N]", ("y", "yes"), "nothing was changed")

@@ -12,6 +12,7 @@ from kc_tui.cli.table import Cell, Column, Value, print_table
 
 DASH = "–"
 _POWER_TONES = {"running": "ok", "paused": "warn", "crashed": "bad", "missing": "bad", "unknown": "warn"}
+_NETWORK_TONES = {"up": "ok", "degraded": "warn", "down": "bad", "unknown": "dim"}
 _ENDED_TONES = {"succeeded": "ok", "failed": "bad", "cancelled": "warn"}
 
 
@@ -71,9 +72,11 @@ def show_time(text: str) -> str:
 
 
 def describe_plan(plan: dict[str, Any]) -> str:
-    """Return how a NIC gets its address of one family: a static address, or a mode."""
-    mode = str(plan.get("mode") or "network")
-    return str(plan.get("address") or ("as the network" if mode == "network" else mode))
+    """Return how a NIC gets its address of one family: a static address, or a mode, with what DHCP keeps for it."""
+    mode, address = str(plan.get("mode") or "network"), str(plan.get("address") or "")
+    if address:
+        return f"{mode} {address}" if mode in ("dhcp", "dhcpv6") else address
+    return "as the network" if mode == "network" else mode
 
 
 def _mebibytes(count: object) -> str:
@@ -119,19 +122,46 @@ def _show_image(document: Document) -> Sequence[Value]:
     )
 
 
+def describe_network_state(document: Document) -> Cell:
+    """Return what a network's host says of it in a word: up, degraded, down or unknown; or what is being done to it."""
+    status = document.get("status", {})
+    operation = status.get("operation")
+    if operation:
+        from kc_tui.state.operations import describe_busy  # noqa: PLC0415 - most networks are at rest
+
+        return Cell(f"{describe_busy(operation)} {operation.get('percent', 0)} %", "warn")
+    state = str(status.get("state") or "unknown")
+    return Cell(f"{state}, stale" if status.get("stale") else state, _NETWORK_TONES.get(state, ""))
+
+
+def describe_uplink(spec: dict[str, Any]) -> str:
+    """Return by what a network reaches the outside: `nat`, `isolated, vxlan 100`."""
+    vxlan = spec.get("vxlan")
+    if not isinstance(vxlan, dict):
+        return str(spec.get("uplink", ""))
+    joined = "vxlan" if vxlan.get("vni") is None else f"vxlan {vxlan['vni']}"
+    return joined if spec.get("uplink") == "isolated" else f"{spec.get('uplink', '')}, {joined}"
+
+
 def _show_subnet(side: dict[str, Any]) -> str:
     return f"{side.get('subnet')} {side.get('mode')}" if side.get("subnet") else DASH
 
 
 def _show_network(document: Document) -> Sequence[Value]:
-    spec = document["spec"]
+    spec, status = document["spec"], document.get("status", {})
+    problems = status.get("problems") or ()
+    remark = str(problems[0].get("message", "")) if problems else str(spec.get("description", ""))
+    more = f" (+{len(problems) - 1})" if len(problems) > 1 else ""
+    users = status.get("vms")
     return (
         str(document["name"]),
-        spec["uplink"],
+        describe_network_state(document),
+        describe_uplink(spec),
         _show_subnet(spec["ipv4"]),
         _show_subnet(spec["ipv6"]),
         spec["gateway"],
-        spec.get("description", ""),
+        str(len(users)) if isinstance(users, list) else DASH,
+        Cell(f"{remark}{more}", "warn" if problems else ""),
     )
 
 
@@ -249,8 +279,8 @@ _LAYOUTS: dict[Kind, _Layout] = {
     ),
     NETWORK: _Layout(
         (
-            Column("NAME"), Column("UPLINK"), Column("IPV4"), Column("IPV6"), Column("GATEWAY"),
-            Column("DESCRIPTION"),
+            Column("NAME"), Column("STATE"), Column("UPLINK"), Column("IPV4"), Column("IPV6"), Column("GATEWAY"),
+            Column("VMS", right=True), Column("REMARK"),
         ),
         _show_network,
     ),

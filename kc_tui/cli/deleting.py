@@ -52,15 +52,15 @@ def delete(session: Session, kind: Kind, arguments: Namespace) -> int:
         raise UsageError(command, "--if-version goes with one name", "each object has versions of its own")
     keep_disks = bool(getattr(arguments, "keep_disks", False))
     if not arguments.yes and names:
-        for name in names:
-            # A name that is not there is told before anybody confirms anything.
-            session.service.get(kind.name, name, observe=False)
+        # A name that is not there is told before anybody confirms anything.
+        found = [session.service.get(kind.name, name, observe=False) for name in names]
+        keeps_all = keep_disks or all(map(_is_adopted, found))
         hours = 0.0 if arguments.now or keep_disks else session.settings.grace_hours
         if hours:
             what = names[0] if len(names) == 1 else "NAME"
             session.note(f"for {hours:g} h kc {kind.command} restore {what} will bring back what is deleted now")
         ending = "" if hours or keep_disks else " for good"
-        _confirm(kind, names, with_disks=kind is VM and not keep_disks, ending=ending)
+        _confirm(kind, names, with_disks=kind is VM and not keeps_all, ending=ending)
 
     def delete_one(name: str) -> Accepted:
         return _delete_one(session, kind, name, arguments, keep_disks=keep_disks)
@@ -102,12 +102,20 @@ def _tell(session: Session, kind: Kind, deleted: Sequence[Document], *, now: boo
     done = "deleted" if session.waits else "is being deleted"
     for document in deleted:
         text = f"{kind.title} {document['name']} {done}"
-        if now:
+        if _is_adopted(document):
+            left = "is no longer managed" if session.waits else "is being left"
+            text = f"{kind.title} {document['name']} {left}: its domain stays with libvirt"
+        elif now:
             text += " for good"
-        elif document.get("uid") in until:
+        if document.get("uid") in until:
             back = f"kc {kind.command} restore {document['name']}"
             text += f"; until {show_time(until[document['uid']])} {back} brings it back"
         session.note(text)
+
+
+def _is_adopted(document: Document) -> bool:
+    """Return whether somebody else made a VM's domain, so that it outlives the document."""
+    return document["kind"] == VM.name and bool(document.get("spec", {}).get("adopted"))
 
 
 def _find_untils(session: Session) -> dict[str, str]:

@@ -18,6 +18,7 @@ from kc_tui.cli.columns import (
     show_time,
     sort_addresses,
 )  # fmt: skip
+from kc_tui.cli.network_details import describe_guards, describe_network
 from kc_tui.cli.output import format_json
 from kc_tui.cli.parts import list_disks
 from kc_tui.cli.type_details import describe_type
@@ -122,6 +123,7 @@ def _describe_nics(document: Document) -> Lines:
     for nic in document.get("spec", {}).get("nics", []):
         plans = [f"{family} {describe_plan(nic[family])}" for family in ("ipv4", "ipv6") if family in nic]
         yield f"nic {nic.get('id', '')}", "  ".join([name_of(nic["network"]), nic.get("mac", ""), *plans])
+    yield from describe_guards(document)
 
 
 def _describe_origin(document: Document) -> Lines:
@@ -174,23 +176,6 @@ def _describe_image(document: Document) -> Lines:
     yield "source", spec.get("source", "")
 
 
-def _describe_network(document: Document) -> Lines:
-    spec = document["spec"]
-    yield "uplink", spec["uplink"]
-    for family in ("ipv4", "ipv6"):
-        side = spec[family]
-        yield family, f"{side['subnet']}, {side['mode']}" if side.get("subnet") else "none"
-    yield "gateway", spec["gateway"]
-    if spec.get("dns"):
-        yield "dns", ", ".join(spec["dns"])
-    if spec.get("mtu"):
-        yield "mtu", str(spec["mtu"])
-    if spec.get("libvirtNetwork"):
-        yield "libvirt network", spec["libvirtNetwork"]
-    if spec.get("description"):
-        yield "description", spec["description"]
-
-
 def _describe_operation(document: Document) -> Lines:
     status = document.get("status", {})
     yield "work", describe_work(document)
@@ -234,7 +219,7 @@ def _describe_trash(document: Document) -> Lines:
 _DESCRIBERS: dict[Kind, Callable[[Document], Lines]] = {
     VM: _describe_vm,
     IMAGE: _describe_image,
-    NETWORK: _describe_network,
+    NETWORK: describe_network,
     MACHINE_TYPE: describe_type,
     OPERATION: _describe_operation,
     TRASH: _describe_trash,

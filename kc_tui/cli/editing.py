@@ -16,8 +16,18 @@ from backend.model.documents import Document
 from backend.model.kinds import Kind
 from backend.paths import make_private
 from backend.text import sanitise
-from kc_tui.cli.arguments import Parser, add_message, add_timeout
-from kc_tui.cli.changing import StaleError, Written, explaining_conflicts, finish, has_terminal, tell_versions
+from kc_tui.cli.arguments import Parser, add_message, add_timeout, add_yes
+from kc_tui.cli.changing import (
+    DeclinedError,
+    StaleError,
+    Written,
+    can_cut,
+    confirm_cuts,
+    explaining_conflicts,
+    finish,
+    has_terminal,
+    tell_versions,
+)  # fmt: skip
 from kc_tui.cli.following import Follower
 from kc_tui.cli.session import Session
 from kc_tui.cli.verbs import Verb
@@ -46,6 +56,8 @@ def _add_arguments(parser: Parser, kind: Kind) -> None:
     parser.add("--from", dest="source", metavar="FILE", complete="file", help="go on with a text that was kept")
     add_message(parser)
     add_timeout(parser)
+    if can_cut(kind):
+        add_yes(parser)
 
 
 def _edit(session: Session, kind: Kind, arguments: Namespace) -> int:
@@ -55,7 +67,7 @@ def _edit(session: Session, kind: Kind, arguments: Namespace) -> int:
     else:
         text = _HELP + format_yaml({key: current[key] for key in _ROOTS})
     path = _make_file(session, f"{kind.command}-{current['name']}-")
-    written = _edit_until_written(session, kind, current, path, text, arguments.message)
+    written = _edit_until_written(session, kind, current, path, text, arguments)
     path.unlink(missing_ok=True)
     if written is None:
         session.note(f"{kind.title} {current['name']}: nothing was changed")
@@ -67,7 +79,7 @@ def _edit(session: Session, kind: Kind, arguments: Namespace) -> int:
 
 
 def _edit_until_written(
-    session: Session, kind: Kind, current: Document, path: Path, text: str, message: str
+    session: Session, kind: Kind, current: Document, path: Path, text: str, arguments: Namespace
 ) -> Written | None:
     """Open the editor until what it leaves is accepted, and return that; None where nothing is to change.
 
@@ -91,18 +103,21 @@ def _edit_until_written(
             wanted = _parse(edited, kind, current)
             if not wanted or _is_same(wanted, current):
                 return None
-            return _write(session, kind, current, wanted, message)
+            return _write(session, kind, current, wanted, arguments)
         except KCError as error:
-            if isinstance(error, StaleError) or given_up or not has_terminal():
+            if isinstance(error, (StaleError, DeclinedError)) or given_up or not has_terminal():
                 raise _keep(error, kind, current, path) from error
             text = _FAULT.format(error=sanitise(error, 2000)) + _strip_comments(edited)
             is_fault = True
 
 
-def _write(session: Session, kind: Kind, current: Document, wanted: Document, message: str) -> Written:
+def _write(session: Session, kind: Kind, current: Document, wanted: Document, arguments: Namespace) -> Written:
     document = {**wanted, "kind": kind.name, "name": current["name"]}
     with explaining_conflicts(session, kind, current["name"], current["version"]):
-        accepted = session.service.update(document, if_version=current["version"], message=message)
+        if can_cut(kind) and not arguments.yes:
+            preview = session.service.preview({**document, "version": current["version"]})
+            confirm_cuts(preview, f"Change {kind.title} {current['name']}?")
+        accepted = session.service.update(document, if_version=current["version"], message=arguments.message)
     return Written(accepted, current["version"])
 
 

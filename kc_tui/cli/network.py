@@ -2,102 +2,104 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, Namespace
-from typing import Any
+from argparse import Namespace
+from collections.abc import Sequence
 
-from backend.errors import UsageError
-from backend.model.documents import Document
-from backend.model.kinds import NETWORK
-from kc_tui.cli.arguments import Parser, add_metadata, add_timeout, build_tree, parse_count
-from kc_tui.cli.commands import Command
+from backend.model.documents import Document, is_readable, name_of
+from backend.model.kinds import NETWORK, VM
+from kc_tui.cli.arguments import Parser
+from kc_tui.cli.commands import Command, late_command
 from kc_tui.cli.session import Session
 from kc_tui.cli.verbs import delete_command, kept_commands, list_command, show_command
 
-_SLAAC_PREFIX = "/64"
+_CREATE_TEXT = """Make a network: a layer-2 segment, how its VMs get their addresses, who routes for it, and what joins
+it to the outside. Without --ipv4 and --ipv6 KC gives its VMs no addresses. A NIC may say otherwise than its network:
+see kc vm nic set --help."""
 
-
-def _add_create_arguments(parser: Parser) -> None:
-    parser.add("name", metavar="NAME", help="its name: lower-case letters, digits and hyphens")
-    parser.add(
-        "--uplink",
-        metavar="UPLINK",
-        default="nat",
-        help="nat (the default), isolated, or bridge:BR, a bridge of the host",
-    )
-    parser.add("--ipv4", metavar="CIDR", default="", help="its IPv4 addresses, such as 10.0.0.0/24")
-    parser.add("--ipv4-mode", choices=("dhcp", "static", "none"), help="how VMs get one (default with --ipv4: dhcp)")
-    parser.add("--ipv6", metavar="CIDR", default="", help="its IPv6 addresses, such as fd00:1::/64")
-    parser.add(
-        "--ipv6-mode", choices=("slaac", "dhcpv6", "static", "none"),
-        help="how VMs get one (default with --ipv6: slaac for a /64, else dhcpv6)",
-    )  # fmt: skip
-    parser.add("--gateway", metavar="GATEWAY", default="host", help="host (the default), none, or an address")
-    parser.add("--dns", metavar="IP", action="append", default=[], help="a DNS server for its VMs; may be repeated")
-    parser.add("--mtu", metavar="N", type=parse_count, help="the largest packet, in bytes")
-    parser.add("--description", metavar="TEXT", default="", help="a line for people")
-    parser.add("--libvirt-network", metavar="NAME", default="", help="an existing libvirt network that is to be used")
-    parser.add("--vxlan", help=SUPPRESS)
-    add_metadata(parser)
-    add_timeout(parser)
-
-
-def build_document(arguments: Namespace) -> Document:
-    """Return the document that the flags ask for; raise UsageError for what this version cannot do."""
-    what = "kc network create"
-    if arguments.vxlan is not None:
-        raise UsageError(what, "this version makes no VXLAN", "leave --vxlan out, or join a bridge with --uplink")
-    if arguments.gateway.startswith(("vm:", "router:")):
-        raise UsageError(what, "in this version no VM can be a gateway", "use host, none or an address")
-    spec: dict[str, Any] = {
-        "uplink": arguments.uplink,
-        "ipv4": _build_side(arguments.ipv4, arguments.ipv4_mode, "dhcp"),
-        "ipv6": _build_side(
-            arguments.ipv6, arguments.ipv6_mode, "slaac" if arguments.ipv6.endswith(_SLAAC_PREFIX) else "dhcpv6"
-        ),
-        "gateway": arguments.gateway,
-        "dns": arguments.dns,
-        "description": arguments.description,
-    }
-    if arguments.mtu is not None:
-        spec["mtu"] = arguments.mtu
-    if arguments.libvirt_network:
-        spec["libvirtNetwork"] = arguments.libvirt_network
-    metadata = build_tree(arguments.meta, "--meta")
-    return {"kind": NETWORK.name, "name": arguments.name, "metadata": metadata, "spec": spec}
-
-
-def _build_side(subnet: str, mode: str | None, default: str) -> Document:
-    return {"subnet": subnet, "mode": mode or (default if subnet else "none")}
+_CREATE_EXAMPLES = (
+    "kc network create lab --ipv4 10.20.0.0/24 --ipv6 fd00:20::/64",
+    "kc network create dhcp --ipv4 10.21.0.0/24 --range 10.21.0.100-10.21.0.199 --reserve 10.21.0.9=52:54:00:00:00:09",
+    "kc network create fixed --ipv4 10.22.0.0/24 --ipv4-mode static --dns 10.22.0.1 --search lab.example",
+    "kc network create six --ipv6 fd00:23::/64 --ipv6-mode stateless --ntp fd00:23::1",
+    "kc network create leased --ipv6 fd00:24::/64 --ipv6-mode dhcpv6 --range fd00:24::1000-fd00:24::1fff",
+    "kc network create inside --uplink isolated --ipv4 10.25.0.0/24 --gateway vm:fw/nic1",
+    "kc network create wide --uplink isolated --vxlan vni=100,local=192.0.2.1,peer=192.0.2.2,peer=192.0.2.3",
+    "kc network create cast --uplink isolated --vxlan local=192.0.2.1,group=239.1.1.1,dev=eth0",
+    "kc network create shy --ipv4 10.27.0.0/24 --isolate-vms --anti-spoof address --rate-send 100Mbit",
+    "kc network create office --uplink bridge:br0",
+)
 
 
 def create_object(session: Session, document: Document, timeout: float | None) -> int:
     """Make an object from its document, wait for it, print it and return the exit code."""
     from backend.model.kinds import find_kind  # noqa: PLC0415 - lists make nothing
-    from kc_tui.cli.changing import finish  # noqa: PLC0415
+    from kc_tui.cli.changing import finish, tell_warnings  # noqa: PLC0415
     from kc_tui.cli.following import Follower  # noqa: PLC0415
 
     follower = Follower(session, timeout=timeout)
     accepted = session.service.create(document)
+    tell_warnings(session, [accepted])
     return finish(session, find_kind(document["kind"]), follower, [accepted])
 
 
+def _add_create_arguments(parser: Parser) -> None:
+    from kc_tui.cli.network_flags import add_arguments  # noqa: PLC0415 - only the chosen parser is built
+
+    add_arguments(parser)
+
+
 def _create(session: Session, arguments: Namespace) -> int:
+    from kc_tui.cli.network_flags import build_document  # noqa: PLC0415 - lists make nothing
+
     return create_object(session, build_document(arguments), arguments.timeout)
 
 
+def _count_users(session: Session, networks: Sequence[Document]) -> list[Document]:
+    """Return networks with the names of their VMs in `status.vms`, where it does not say them already."""
+    if all("vms" in network.get("status", {}) for network in networks):
+        return list(networks)
+    users: dict[str, list[str]] = {}
+    for vm in session.service.list_documents(VM.name, everything=True, observe=False).items:
+        nics = vm.get("spec", {}).get("nics", []) if is_readable(vm) else []
+        for network in dict.fromkeys(name_of(nic.get("network")) for nic in nics):
+            users.setdefault(network, []).append(str(vm["name"]))
+    return [
+        {**network, "status": {"vms": users.get(str(network["name"]), []), **network.get("status", {})}}
+        for network in networks
+    ]
+
+
+def _add_reconcile_arguments(parser: Parser) -> None:
+    from kc_tui.cli.reconcile import add_network_arguments  # noqa: PLC0415 - only the chosen parser is built
+
+    add_network_arguments(parser)
+
+
+def _reconcile(session: Session, arguments: Namespace) -> int:
+    from kc_tui.cli.reconcile import run_network  # noqa: PLC0415 - lists mend nothing
+
+    return run_network(session, arguments)
+
+
 COMMANDS = {
-    "create": Command(
-        "make a network",
-        _add_create_arguments,
-        _create,
-        "Make a network. Without --ipv4 and --ipv6 KC gives its VMs no addresses.",
-        (
-            "kc network create lab --ipv4 10.20.0.0/24 --ipv6 fd00:20::/64",
-            "kc network create office --uplink bridge:br0",
-        ),
-    ),
-    "list": list_command(NETWORK, "kc init, or kc network create NAME --ipv4 CIDR"),
+    "create": Command("make a network", _add_create_arguments, _create, _CREATE_TEXT, _CREATE_EXAMPLES),
+    "list": list_command(NETWORK, "kc init, or kc network create NAME --ipv4 CIDR", _count_users),
     "show": show_command(NETWORK),
+    "topology": late_command(
+        "topology",
+        "draw what is joined to what",
+        "Draw the networks, the VMs on them with their addresses, who routes for them, and what joins them to the "
+        "outside. With -o json: nodes and edges; with --dot: a graph for Graphviz.",
+        ("kc network topology", "kc network topology --dot | dot -Tsvg > topology.svg"),
+    ),
+    "reconcile": Command(
+        "mend what is gone or different on the host",
+        _add_reconcile_arguments,
+        _reconcile,
+        "Show what of networks is not as their documents say, such as a bridge that is gone or a DHCP server that was "
+        "killed, and make it so again.",
+        ("kc network reconcile lab", "kc network reconcile -l tenant=acme"),
+    ),
     **kept_commands(NETWORK),
     "delete": delete_command(NETWORK),
 }

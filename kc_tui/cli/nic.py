@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 
-from backend.errors import NotFoundError
+from backend.errors import NotFoundError, UsageError
 from backend.model.documents import Document, name_of
 from backend.model.kinds import VM
 from backend.text import sanitise
@@ -13,10 +13,10 @@ from kc_tui.cli.arguments import Parser
 from kc_tui.cli.changing import Edit, add_change_arguments, change_all
 from kc_tui.cli.columns import DASH, describe_plan, sort_addresses
 from kc_tui.cli.commands import Command
+from kc_tui.cli.nic_options import NIC_OPTIONS, apply_options, parse_nic, parse_options
 from kc_tui.cli.parts import get_vm, print_parts
 from kc_tui.cli.session import Session
 from kc_tui.cli.table import Column, Value
-from kc_tui.cli.vm_create import parse_nic
 
 _COLUMNS = (
     Column("NIC"), Column("NETWORK"), Column("MAC"), Column("IPV4"), Column("IPV6"), Column("ADDRESS"),
@@ -31,7 +31,7 @@ def _add_add_arguments(parser: Parser) -> None:
     _add_list_arguments(parser)
     parser.add(
         "--network", metavar="N[,…]", dest="nics", action="append", required=True, type=parse_nic, complete="network",
-        help="the network that a new NIC joins, with ipv4=, ipv6= and mac= as at kc vm create; again for more",
+        help=f"the network that a new NIC joins, and after commas {' '.join(NIC_OPTIONS.split())}; again for more",
     )  # fmt: skip
     add_change_arguments(parser, VM)
 
@@ -42,12 +42,32 @@ def _add_remove_arguments(parser: Parser) -> None:
     add_change_arguments(parser, VM)
 
 
+def _add_set_arguments(parser: Parser) -> None:
+    _add_list_arguments(parser)
+    parser.add("nic", metavar="NIC", complete="vm:nics", help="which NIC: its id, or its MAC")
+    parser.add("options", metavar="OPTION", nargs="+", help=" ".join(NIC_OPTIONS.split()))
+    add_change_arguments(parser, VM)
+
+
 def _add(session: Session, arguments: Namespace) -> int:
     return change_all(session, VM, [arguments.name], _adding(arguments.nics), arguments)
 
 
 def _remove(session: Session, arguments: Namespace) -> int:
     return change_all(session, VM, [arguments.name], _removing(arguments.nics), arguments)
+
+
+def _set(session: Session, arguments: Namespace) -> int:
+    words = [word for option in arguments.options for word in option.split(",")]
+    try:
+        options = parse_options(words)
+    except ArgumentTypeError as error:
+        raise UsageError("usage of kc vm nic set", str(error), "see kc vm nic set --help") from error
+
+    def edit(document: Document) -> None:
+        apply_options(_find(document["name"], document["spec"].get("nics", []), arguments.nic), options)
+
+    return change_all(session, VM, [arguments.name], edit, arguments)
 
 
 def _list(session: Session, arguments: Namespace) -> int:
@@ -114,7 +134,22 @@ COMMANDS = {
         _add_add_arguments,
         _add,
         "Give a VM more NICs, while it runs or not.",
-        ("kc vm nic add web --network lab,ipv4=10.20.0.5/24",),
+        (
+            "kc vm nic add web --network lab,ipv4=10.20.0.5/24",
+            "kc vm nic add web --network lab,reserve=10.20.0.9/24,isolated=yes",
+        ),
+    ),
+    "set": Command(
+        "change a NIC of a VM",
+        _add_set_arguments,
+        _set,
+        "Change how one NIC of a VM gets its addresses, what it may do and how much it may move; what is not named "
+        "stays as it is. A rate of its own stands in the place of both of the network's.",
+        (
+            "kc vm nic set web nic0 reserve=10.20.0.9/24",
+            "kc vm nic set web nic0 antispoof=address dhcp-guard=on rate-send=100Mbit",
+            "kc vm nic set web nic0 ipv4=network rate=network",
+        ),
     ),
     "remove": Command(
         "take NICs from a VM",

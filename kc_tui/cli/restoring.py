@@ -22,10 +22,13 @@ from kc_tui.cli.arguments import (
 from kc_tui.cli.changing import (
     Written,
     ask,
+    ask_about_cuts,
+    can_cut,
     explaining_conflicts,
     finish,
     has_terminal,
     read_current,
+    require_agreement,
     tell_versions,
 )  # fmt: skip
 from kc_tui.cli.diff import print_changes
@@ -89,17 +92,22 @@ def _take_back(
 ) -> int:
     """Show what will change and what it does to the object, ask where somebody is there, write, wait, print."""
     asks = has_terminal() and not arguments.yes
-    version = arguments.if_version
-    if wanted is not current and (asks or (session.output == "table" and not session.quiet)):
+    version, tells = arguments.if_version, session.output == "table" and not session.quiet
+    if wanted is not current and (asks or tells or (can_cut(kind) and not arguments.yes)):
         fields = {key: wanted[key] for key in ("metadata", "spec")}
         preview = session.service.preview({**fields, "kind": kind.name, "name": current["name"],
                                            "version": current["version"]})  # fmt: skip
-        sys.stdout.flush()
-        print_changes(preview.changes, preview.effects, stream=sys.stderr)
-        if asks and preview.changes:
+        if preview.cuts and not arguments.yes:
+            require_agreement(f"{kind.title} {current['name']}", preview.cuts)
+        if asks or tells:
+            sys.stdout.flush()
+            print_changes(preview.changes, preview.effects, stream=sys.stderr)
+        if asks and preview.cuts:
+            ask_about_cuts(f"kc {kind.command}", preview.cuts, question)
+        elif asks and preview.changes:
             ask(f"kc {kind.command}", f"{question} [Y/n]", ("", "y", "yes"), "nothing was changed")
-            # What was shown is what was meant.
-            version = current["version"]
+        # What was shown is what was meant.
+        version = current["version"] if asks and preview.changes else version
     follower = Follower(session, timeout=arguments.timeout)
     with explaining_conflicts(session, kind, current["name"], version):
         accepted = write(version)

@@ -119,7 +119,11 @@ def plural(kind: Kind, count: int) -> str:
     return pluralise(count, kind.title)
 
 
-def list_command(kind: Kind, hint: str) -> Command:
+Prepare = Callable[[Session, Sequence[Document]], list[Document]]
+"""Adds to documents what only a person's table of them needs."""
+
+
+def list_command(kind: Kind, hint: str, prepare: Prepare | None = None) -> Command:
     """Return `kc KIND list`; `hint` is the command that makes the first one."""
 
     def add_arguments(parser: Parser) -> None:
@@ -131,7 +135,7 @@ def list_command(kind: Kind, hint: str) -> Command:
         parser.add("--continue", dest="after", metavar="CURSOR", default="", help="go on where a limited list ended")
 
     def run(session: Session, arguments: Namespace) -> int:
-        return _list(session, kind, arguments, hint)
+        return _list(session, kind, arguments, hint, prepare)
 
     return Command(
         f"list {kind.title}s",
@@ -142,7 +146,7 @@ def list_command(kind: Kind, hint: str) -> Command:
     )
 
 
-def _list(session: Session, kind: Kind, arguments: Namespace, hint: str) -> int:
+def _list(session: Session, kind: Kind, arguments: Namespace, hint: str, prepare: Prepare | None) -> int:
     page = session.service.list_documents(
         kind.name,
         selector=arguments.selector,
@@ -150,7 +154,8 @@ def _list(session: Session, kind: Kind, arguments: Namespace, hint: str) -> int:
         after=arguments.after,
         everything=arguments.everything,
     )
-    print_list(session, kind, page.items, page.next, page.revision)
+    items = prepare(session, page.items) if prepare is not None and session.output == "table" else page.items
+    print_list(session, kind, items, page.next, page.revision)
     for warning in page.warnings:
         session.note(f"warning: {warning}")
     if session.output == "table":

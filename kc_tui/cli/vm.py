@@ -11,9 +11,8 @@ from kc_tui.cli.session import Session
 from kc_tui.cli.verbs import delete_command, kept_commands, list_command, show_command
 
 _CREATE_TEXT = """Make a VM and start it. It waits until the VM runs; with --wait ready, until the guest has its
-addresses and its agent answers. A creation that fails leaves nothing behind. A network may be followed, after commas,
-by ipv4=MODE or ipv4=CIDR, the same of ipv6, and mac=M; MODE is network, none, dhcp, slaac or dhcpv6, a CIDR is a
-static address. With --count each is accepted before any is waited for; what came of each is said."""
+addresses and its agent answers. A creation that fails leaves nothing behind. With --count each is accepted before any
+is waited for; what came of each is said."""
 
 
 def _add_console_arguments(parser: Parser) -> None:
@@ -49,6 +48,7 @@ COMMANDS: dict[str, Command | Noun] = {
         (
             "kc vm create web --image starter --network default --type tiny --wait ready",
             "kc vm create db --image debian --network lab,ipv4=10.0.0.5/24 --type small --set memoryMiB=4096",
+            "kc vm create fw --image debian --type tiny --network default --network lab,ipv4=static,antispoof=mac",
             "kc vm create lab --image debian --network default --type tiny --ssh-key ~/.ssh/id_ed25519.pub --count 3",
         ),
     ),
@@ -99,7 +99,7 @@ COMMANDS: dict[str, Command | Noun] = {
         "Show where VMs are not as their documents say, because somebody else was at them, and make them so again.",
         ("kc vm reconcile web", "kc vm reconcile -l tenant=acme"),
     ),
-    "nic": Noun("nic", "the NICs of a VM: list, add, remove"),
+    "nic": Noun("nic", "the NICs of a VM: list, add, set, remove"),
     "disk": Noun("disk", "the disks of a VM: list, add, grow, remove"),
     "cd": Noun("cdrom", "the CD-ROM drive of a VM: insert, eject"),
     "snapshot": Noun("snapshot", "the snapshots of a VM: create, list, restore, delete"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from kc_tui.cli.arguments import (
 )  # fmt: skip
 from kc_tui.cli.changing import tell_warnings
 from kc_tui.cli.following import Follower
+from kc_tui.cli.nic_options import NIC_OPTIONS, parse_nic
 from kc_tui.cli.output import print_results
 from kc_tui.cli.quantities import has_quantities, read_quantities
 from kc_tui.cli.session import Session
@@ -43,7 +44,7 @@ def add_arguments(parser: Parser) -> None:
         default=[],
         type=parse_nic,
         complete="network",
-        help="a network to join; again for more NICs",
+        help=f"a network to join, and after commas {' '.join(NIC_OPTIONS.split())}; again for more NICs",
     )
     parser.add("--no-network", action="store_true", help="no NIC at all")
     parser.add("--type", metavar="T", required=True, complete="type", help="the machine type")
@@ -71,30 +72,6 @@ def add_arguments(parser: Parser) -> None:
     add_timeout(parser)
     parser.add("--count", metavar="N", type=parse_count, help="make N of them: NAME-1 to NAME-N")
     add_idempotency_key(parser)
-
-
-def parse_nic(text: str) -> Document:
-    """Return the NIC that `N[,ipv4=MODE|CIDR][,ipv6=MODE|CIDR][,mac=M]` asks for."""
-    network, *options = text.split(",")
-    if not network or "=" in network:
-        msg = f"{text!r} does not begin with a network's name"
-        raise ArgumentTypeError(msg)
-    nic: Document = {"network": network}
-    for option in options:
-        key, sign, value = option.partition("=")
-        if key not in ("ipv4", "ipv6", "mac") or not sign or not value:
-            msg = f"{option!r} is none of ipv4=MODE|CIDR, ipv6=MODE|CIDR, mac=M"
-            raise ArgumentTypeError(msg)
-        if key in nic:
-            msg = f"{key} is there twice"
-            raise ArgumentTypeError(msg)
-        nic[key] = value.lower() if key == "mac" else _parse_plan(value)
-    return nic
-
-
-def _parse_plan(value: str) -> Document:
-    # Every address has a dot or a colon, no mode has.
-    return {"mode": "static", "address": value} if "." in value or ":" in value else {"mode": value}
 
 
 def read_text(path: str, what: str) -> str:

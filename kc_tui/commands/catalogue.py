@@ -15,6 +15,7 @@ from kc_tui.commands.conditions import (
     has_subject,
     is_in_trash,
 )
+from kc_tui.commands.network_commands import NETWORK_COMMANDS
 from kc_tui.commands.vm_commands import VM_COMMANDS
 
 _OPEN_AND_MAKE: Final = (
@@ -88,6 +89,7 @@ _OBJECTS: Final = (
         danger=Danger.CONFIRM,
         when=can_edit,
         bar=13,
+        twin="edit",
     ),
 )
 
@@ -291,7 +293,7 @@ _APP: Final = (
 )
 
 COMMANDS: Final = (
-    *_OPEN_AND_MAKE, *VM_COMMANDS, *_OTHERS, *_OBJECTS, *_HISTORY, *_TRASH, *_OPERATIONS, *_LISTS, *_APP, *_SECTIONS,
-    *_MOVES,
+    *_OPEN_AND_MAKE, *VM_COMMANDS, *NETWORK_COMMANDS, *_OTHERS, *_OBJECTS, *_HISTORY, *_TRASH, *_OPERATIONS, *_LISTS,
+    *_APP, *_SECTIONS, *_MOVES,
 )  # fmt: skip
 """All commands, in the order of the key bar and the help."""

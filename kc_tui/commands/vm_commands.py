@@ -127,6 +127,7 @@ def _change(verb: str, title: str, text: str, when: Condition) -> Command:
 
 _IS_ON: Final = is_one(on=True)
 _CHANGES: Final = (
+    _change("change-nic", "change a NIC", "Change addresses, guards and rates of a NIC, while the VM runs.", is_one()),
     _change("remove-nic", "remove a NIC", "Take the VM off a network, while it runs.", is_one()),
     _change("resize", "resize", "Change CPUs, memory and what else the machine type leaves to choose.", can_change),
     _change(

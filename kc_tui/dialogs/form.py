@@ -18,11 +18,12 @@ from textual.widgets import Input, Static
 from backend.errors import KCError, UnreachableError
 from backend.text import sanitise
 from kc_tui.dialogs.base import Dialog
+from kc_tui.state.form_field import ADVANCED, FormField
 from kc_tui.state.glyphs import UNICODE, Glyphs
 from kc_tui.state.lines import Line
 from kc_tui.widgets.choice_bar import Answer, ChoiceBar
 from kc_tui.widgets.choice_field import ChoiceField
-from kc_tui.widgets.field_line import FieldLine, FormField
+from kc_tui.widgets.field_line import FieldLine
 from kc_tui.widgets.line_view import Layout, LineView
 
 LOOK_SECONDS: Final = 0.15
@@ -106,6 +107,7 @@ class FormDialog(Dialog[bool]):
         self._fit()
         self._tell("")
         self.set_focus(self.lines[0].control if self.lines else self._answers)
+        self._fold()
         if all(not line.field.complain(line.text) for line in self.lines):
             self._look()
 
@@ -120,10 +122,21 @@ class FormDialog(Dialog[bool]):
         lines: Sequence[Line] = self._layout(width - _FRAME_COLUMNS - 1)
         is_low = rows < _HIGH
         self.set_class(is_low, "-low")
-        room = max(3, rows - _FRAME_LINES - (1 if is_low else 2) * len(self.lines) - _WORD_LINES)
+        room = max(3, rows - _FRAME_LINES - (1 if is_low else 2) * len(self._unfolded) - _WORD_LINES)
         self._view.display = bool(lines)
         self._view.styles.height = min(room, len(lines))
         self.query_one(".dialog", Vertical).border_subtitle = Content("pgdn scrolls" if len(lines) > room else "")
+
+    @property
+    def _unfolded(self) -> list[FieldLine]:
+        return [line for line in self.lines if line.display]
+
+    def _fold(self) -> None:
+        """Show the advanced fields where the field of that name says yes."""
+        is_open = self.values.get(ADVANCED) == "yes"
+        for line in self.lines:
+            line.display = is_open or not line.field.advanced or bool(line.error)
+        self._fit()
 
     def _tell(self, error: str) -> None:
         self._error.display = bool(error)
@@ -154,6 +167,7 @@ class FormDialog(Dialog[bool]):
         event.stop()
         if self._timer is not None:
             self._timer.stop()
+        self._fold()
         self._tell("")
         if not self._check():
             self._hide()
@@ -169,7 +183,8 @@ class FormDialog(Dialog[bool]):
     @work(exclusive=True, group="look")
     async def _look(self) -> None:
         look, values = self._form.look, self.values
-        if look is None:
+        # A text that came between the asking and this is judged already.
+        if look is None or any(line.field.complain(line.text) for line in self.lines):
             return
         try:
             layout = await look(values)
@@ -239,8 +254,9 @@ class FormDialog(Dialog[bool]):
             return
         event.stop()
         event.prevent_default()
-        at = next((index for index, line in enumerate(self.lines) if line.control.has_focus), 0)
-        self.set_focus(self.lines[(at + ways[event.key]) % len(self.lines)].control)
+        lines = self._unfolded
+        at = next((index for index, line in enumerate(lines) if line.control.has_focus), 0)
+        self.set_focus(lines[(at + ways[event.key]) % len(lines)].control)
 
     def action_scroll_lines(self, lines: int) -> None:
         """Scroll what the values would do."""

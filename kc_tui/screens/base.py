@@ -11,6 +11,7 @@ from textual.screen import Screen
 
 from kc_tui.commands.command import Context, Scope, Subject
 from kc_tui.commands.dispatch import CommandDispatch
+from kc_tui.commands.keymap import BarEntry
 from kc_tui.widgets.key_bar import KeyBar
 from kc_tui.widgets.virtual_table import VirtualTable
 
@@ -36,11 +37,15 @@ class CommandScreen(Screen[None]):
         row_count = sum(len(table.rows) for table in self.query(VirtualTable))
         return Context(self.SCOPES | {Scope.APP}, self.subjects(), row_count, self.refusals())
 
+    def list_ways(self) -> tuple[BarEntry, ...]:
+        """Return what the key bar shows beside the commands: the ways to other screens."""
+        return ()
+
     def refresh_keys(self) -> None:
         """Show in the key bar what can be done now."""
         app = self.app
         if isinstance(app, CommandDispatch):
-            entries = app.keymap.bar(self.command_context())
+            entries = (*app.keymap.bar(self.command_context()), *self.list_ways())
             for bar in self.query(KeyBar):
                 bar.show(entries)
 

@@ -13,11 +13,12 @@ from backend.service import Accepted, Preview, Service
 from backend.text import sanitise
 from kc_tui.messages import ErrorOccurred
 from kc_tui.screens.session_screen import SessionScreen
+from kc_tui.state.formatting import join_words
 
 if TYPE_CHECKING:
     from backend.model.changes import Change
     from kc_tui.dialogs.form import Form
-    from kc_tui.widgets.field_line import FormField
+    from kc_tui.state.form_field import FormField
     from kc_tui.widgets.line_view import Layout
 
 Item = TypeVar("Item")
@@ -97,6 +98,19 @@ def describe_overtaking(before: Mapping[str, Any] | None, seen: int) -> str:
         return ""
     who = sanitise(before.get("updatedBy") or "somebody", 60)
     return f"{who} has changed it meanwhile: it is at version {version}, and this is the difference to that."
+
+
+def describe_cuts(preview: Preview) -> str:
+    """Return which running VMs are without a line for a moment; empty where none is."""
+    if not preview.cuts:
+        return ""
+    verb = "is" if len(preview.cuts) == 1 else "are"
+    return f"{join_words(preview.cuts)} {verb} without a line for a moment."
+
+
+def describe_notice(preview: Preview, seen: int) -> str:
+    """Return what a person has to know before a change is made."""
+    return " ".join(part for part in (describe_overtaking(preview.before, seen), describe_cuts(preview)) if part)
 
 
 class ChangingScreen(SessionScreen):
@@ -228,8 +242,7 @@ def _make_parts(
 ) -> list[tuple[str, Sequence[Change], Sequence[str], str]]:
     """Return what a question shows of each proposal: name, differences, effects, and what happened meanwhile."""
     return [
-        (item.name, preview.changes, preview.effects, describe_overtaking(preview.before, item.seen))
-        for item, preview in looked
+        (item.name, preview.changes, preview.effects, describe_notice(preview, item.seen)) for item, preview in looked
     ]
 
 

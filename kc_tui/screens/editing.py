@@ -20,7 +20,7 @@ from kc_tui.dialogs.change import AGAIN, YES, ChangeDialog, ChangeQuestion, Part
 from kc_tui.dialogs.confirm import ConfirmDialog, Question
 from kc_tui.editor import find_editor, run_editor
 from kc_tui.messages import ErrorOccurred
-from kc_tui.screens.changing import describe_overtaking, is_overtaken
+from kc_tui.screens.changing import describe_notice, is_overtaken
 from kc_tui.state.document_text import Edited, read_text, write_text
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class _Editing:
         return service.update(self._wish(edited), if_version=version, message=edited.message)
 
     async def _ask(self, preview: Preview, edited: Edited) -> str | None:
-        notice = describe_overtaking(preview.before, edited.version)
+        notice = describe_notice(preview, edited.version)
         part = Part(self.subject.name, preview.changes, preview.effects, notice)
         question = ChangeQuestion(f"Change {self.subject.name}?", "change", (part,), "edit again")
         answer: str | None = await self.screen.app.push_screen_wait(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.app import ComposeResult
@@ -12,6 +13,7 @@ from kc_tui.commands import BarEntry, Context, Scope
 from kc_tui.screens.object_verbs import ObjectVerbs
 from kc_tui.screens.parts import Head, Pane
 from kc_tui.screens.session_screen import Changed, SessionScreen
+from kc_tui.session import Session
 from kc_tui.state.lines import Line
 from kc_tui.state.masthead import Masthead
 from kc_tui.state.roles import Role
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 _GONE: Final[tuple[Line, ...]] = ((Run("It is gone.", Role.STRONG),), (Run("esc goes back", Role.MUTED),))
 
 
-class ItemScreen(SessionScreen):
-    """One object of a section, in the place of its list; its verbs are the section's."""
+class OnePage(SessionScreen):
+    """One object, in the place of its list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "scroll_item(1)", show=False),
@@ -35,11 +37,10 @@ class ItemScreen(SessionScreen):
         Binding("enter", "leave", show=False),
     ]
 
-    def __init__(self, section: SectionScreen[Any], uid: str) -> None:
-        super().__init__(section.session)
-        self._section = section
+    def __init__(self, session: Session, uid: str) -> None:
+        super().__init__(session)
         self.uid = uid
-        self.head = Head(section.session.glyphs)
+        self.head = Head(session.glyphs)
         self.pane = Pane()
 
     def compose(self) -> ComposeResult:
@@ -56,26 +57,22 @@ class ItemScreen(SessionScreen):
     def documents_changed(self, _changed: Changed | None) -> None:
         """Show the object as it is now."""
         if self.is_composed:
-            self.pane.show(self._section.describe(self.uid) or _GONE)
+            self.pane.show(self.describe() or _GONE)
             self.refresh_keys()
 
     def show_masthead(self, masthead: Masthead) -> None:
         """Show the lines at the top."""
         self.head.show(masthead)
 
-    def command_context(self) -> Context:
-        """Return the section's scopes without the list's, upon this one object."""
-        entry = self._section.listing.get(self.uid)
-        subjects = () if entry is None else (self._section.make_subject(entry),)
-        return Context(self._section.SCOPES - {Scope.LIST} | {Scope.APP}, subjects, refusals=self.refusals())
+    def describe(self) -> Sequence[Line]:
+        """Return all about the object; nothing where it is gone."""
+        raise NotImplementedError
 
-    def refresh_keys(self) -> None:
-        """Show the verbs, and the way back."""
-        super().refresh_keys()
-        keymap = getattr(self.app, "keymap", None)
-        if keymap is not None:
-            back = BarEntry("app.back", keymap.label("app.back"), "back", 1)
-            self.query_one(KeyBar).show((*keymap.bar(self.command_context()), back))
+    def list_ways(self) -> tuple[BarEntry, ...]:
+        """Return the way back."""
+        keymap: Any = getattr(self.app, "keymap", None)
+        label = keymap.label("app.back") if keymap is not None else "esc"
+        return (*super().list_ways(), BarEntry("app.back", label, "back", 1))
 
     def action_scroll_item(self, lines: int) -> None:
         """Scroll."""
@@ -84,6 +81,24 @@ class ItemScreen(SessionScreen):
     def action_leave(self) -> None:
         """Go back to the list."""
         self.app.pop_screen()
+
+
+class ItemScreen(OnePage):
+    """One object of a section; its verbs are the section's."""
+
+    def __init__(self, section: SectionScreen[Any], uid: str) -> None:
+        super().__init__(section.session, uid)
+        self._section = section
+
+    def describe(self) -> Sequence[Line]:
+        """Return what the section tells of it."""
+        return self._section.describe(self.uid)
+
+    def command_context(self) -> Context:
+        """Return the section's scopes without the list's, upon this one object."""
+        entry = self._section.listing.get(self.uid)
+        subjects = () if entry is None else (self._section.make_subject(entry),)
+        return Context(self._section.SCOPES - {Scope.LIST} | {Scope.APP}, subjects, refusals=self.refusals())
 
 
 class ObjectPage(ItemScreen, ObjectVerbs):

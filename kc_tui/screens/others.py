@@ -1,18 +1,20 @@
-"""The sections of images, networks and machine types."""
+"""The sections of images and machine types, and what they share with that of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual.screen import Screen
+
 from backend.model.documents import Document
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM
+from backend.model.kinds import IMAGE, MACHINE_TYPE, VM
 from kc_tui.commands import Scope
 from kc_tui.screens.item import ObjectPage
 from kc_tui.screens.object_verbs import ObjectVerbs
 from kc_tui.screens.section import SectionScreen
 from kc_tui.screens.session_screen import Changed
-from kc_tui.state import images, machine_types, networks
+from kc_tui.state import images, machine_types
 from kc_tui.state.lines import Line
 from kc_tui.state.listing import Entry
 from kc_tui.state.remembered import Order
@@ -33,7 +35,7 @@ class ReferredScreen(SectionScreen[Entry], ObjectVerbs):
         self._users = None
         super().documents_changed(changed)
 
-    def make_page(self, uid: str) -> ObjectPage:
+    def make_page(self, uid: str) -> Screen[None]:
         """Return the page of one object."""
         return ObjectPage(self, uid)
 
@@ -67,29 +69,6 @@ class ImagesScreen(ReferredScreen):
         if document is None:
             return ()
         return images.describe(document, self.users_of(str(document.get("name", ""))), self.session.glyphs)
-
-
-class NetworksScreen(ReferredScreen):
-    """All networks."""
-
-    SCOPES = frozenset({Scope.LIST, Scope.NETWORK, Scope.OBJECT})
-    SECTION: ClassVar[str] = "networks"
-    KIND: ClassVar[str] = NETWORK.name
-    WORD: ClassVar[str] = "network"
-    COLUMNS: ClassVar[tuple[Column, ...]] = networks.COLUMNS
-    EMPTY: ClassVar[Empty] = Empty("There is no network yet", "kc init makes the default one")
-
-    def build(self, document: Document) -> Entry:
-        """Return what the list shows of a network."""
-        users = len(self.users_of(str(document.get("name", ""))))
-        return networks.build_entry(document, self.session.operation_on(document), users, self.session.glyphs)
-
-    def describe(self, uid: str) -> Sequence[Line]:
-        """Return all about a network."""
-        document = self.session.inventory.get(self.KIND, uid)
-        if document is None:
-            return ()
-        return networks.describe(document, self.users_of(str(document.get("name", ""))), self.session.glyphs)
 
 
 class TypesScreen(ReferredScreen):

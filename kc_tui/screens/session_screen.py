@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from kc_tui.commands.command import Context
 from kc_tui.messages import MastheadWanted
 from kc_tui.screens.base import CommandScreen
 from kc_tui.screens.parts import LEAST_HEIGHT, LEAST_WIDTH, tell_if_too_small
@@ -44,6 +45,13 @@ class SessionScreen(CommandScreen):
     def on_screen_resume(self) -> None:
         """Ask for the lines at the top: they may have changed while another screen was in front."""
         self.post_message(MastheadWanted())
+
+    async def do_network_topology(self, _context: Context) -> None:
+        """Show what is joined to what."""
+        from kc_tui.screens.topology import TopologyScreen  # noqa: PLC0415 - not for the first picture
+
+        if not isinstance(self, TopologyScreen):
+            await self.app.push_screen(TopologyScreen(self.session))
 
     def documents_changed(self, changed: Changed | None) -> None:
         """Show what changed; None where everything may have."""

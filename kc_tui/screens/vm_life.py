@@ -46,8 +46,8 @@ class VMLifeVerbs(VMPartVerbs):
     async def do_vm_snapshot(self, context: Context) -> None:
         """Take a snapshot of what is selected."""
         from kc_tui.dialogs.form import Form  # noqa: PLC0415 - when it is needed
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
         from kc_tui.state.vm_wishes import complain_about_snapshot  # noqa: PLC0415
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
 
         left = list(context.subjects)
 
@@ -130,7 +130,7 @@ class VMLifeVerbs(VMPartVerbs):
         """Make another VM like the one that is selected."""
         from kc_tui.dialogs.form import Form  # noqa: PLC0415 - when it is needed
         from kc_tui.state.create_vm import complain_about_name  # noqa: PLC0415
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
 
         name = context.subjects[0].name
 
@@ -152,7 +152,7 @@ class VMLifeVerbs(VMPartVerbs):
         """Give the VM another name."""
         from kc_tui.dialogs.form import Form  # noqa: PLC0415 - when it is needed
         from kc_tui.state.create_vm import complain_about_name  # noqa: PLC0415
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
 
         subject = context.subjects[0]
 
@@ -200,8 +200,8 @@ class VMLifeVerbs(VMPartVerbs):
         """Take a foreign domain under management, after it was shown what would be managed and what not."""
         from kc_tui.dialogs.form import Form  # noqa: PLC0415 - when it is needed
         from kc_tui.state.create_vm import complain_about_name  # noqa: PLC0415
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
         from kc_tui.state.vm_parts import draw_adoption, suggest_name  # noqa: PLC0415
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
         from kc_tui.widgets.line_view import Layout  # noqa: PLC0415
 
         subject = context.subjects[0]
@@ -248,7 +248,7 @@ class VMLifeVerbs(VMPartVerbs):
     async def do_vm_screenshot(self, context: Context) -> None:
         """Write a picture of the VM's screen to a file."""
         from kc_tui.dialogs.form import Form  # noqa: PLC0415 - when it is needed
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
 
         name, gateway = context.subjects[0].name, self.session.gateway
 

@@ -20,7 +20,7 @@ from kc_tui.state.vms import hardware_of
 if TYPE_CHECKING:
     from kc_tui.dialogs.choose import Choice
     from kc_tui.state.fields import Field
-    from kc_tui.widgets.field_line import FormField
+    from kc_tui.state.form_field import FormField
 
 Values = Mapping[str, str]
 
@@ -63,40 +63,65 @@ class VMPartVerbs(ObjectVerbs):
         from kc_tui.dialogs.choose import Choice  # noqa: PLC0415 - when it is needed
         from kc_tui.state.create_vm import describe_addressing  # noqa: PLC0415
         from kc_tui.state.draft import Nic  # noqa: PLC0415
+        from kc_tui.state.nic_options import list_fields, take_values  # noqa: PLC0415
         from kc_tui.state.vm_wishes import add_nic  # noqa: PLC0415
 
         subjects = context.subjects
         networks = {str(item.get("name", "")): item for item in self._sorted(NETWORK.name)}
         if not networks:
-            self.refuse("there is no network yet: kc init makes the default one")
+            self.refuse("there is no network yet: n in section 3 makes one")
             return
         choices = [Choice(name, name, describe_addressing(Nic(name), item)) for name, item in networks.items()]
         network = await self.choose("Which network is the NIC on?", choices)
         if network is None:
             return
+        nic = Nic(network)
 
         def propose(values: Values) -> list[Proposal]:
-            ways = values["ipv4"], values["ipv6"]
-            return propose_all(subjects, lambda spec: add_nic(spec, network, *ways))
+            return propose_all(subjects, partial(add_nic, nic=take_values(nic, values)))
 
-        fields = [_address_field(family, networks[network], len(subjects) == 1) for family in ("ipv4", "ipv6")]
+        fields = list_fields(networks[network], nic, is_one=len(subjects) == 1)
         await self.ask_in_form(f"Add a NIC on {network} to {name_subjects(subjects)}?", "add", fields, propose)
+
+    @work(exclusive=True, group="parts")
+    async def do_vm_change_nic(self, context: Context) -> None:
+        """Change addresses, guards and rates of a NIC that the user chooses."""
+        from kc_tui.state.nic_options import list_fields, read_nic, take_values  # noqa: PLC0415 - when it is needed
+        from kc_tui.state.vm_wishes import change_nic  # noqa: PLC0415
+
+        subject = context.subjects[0]
+        nic_id = await self._choose_nic(subject, "be changed")
+        if nic_id is None:
+            return
+        before: Document = next((nic for nic in self.spec_of(subject)["nics"] if nic.get("id") == nic_id), {})
+        nic = read_nic(before)
+        network = self.session.inventory.find(NETWORK.name, nic.network) or {}
+
+        def propose(values: Values) -> list[Proposal]:
+            return propose_all([subject], partial(change_nic, nic_id=nic_id, nic=take_values(nic, values)))
+
+        title = f"Change {nic_id} of {subject.name}, on {nic.network}?"
+        await self.ask_in_form(title, "change", list_fields(network, nic), propose)
+
+    async def _choose_nic(self, subject: Subject, what: str) -> str | None:
+        """Return the id of the NIC that the user chooses."""
+        from kc_tui.dialogs.choose import Choice  # noqa: PLC0415 - when it is needed
+        from kc_tui.state.vm_wishes import name_nics  # noqa: PLC0415
+
+        nics = name_nics(self.spec_of(subject))
+        if not nics:
+            self.refuse(f"{subject.name} has no NIC")
+            return None
+        choices = [Choice(id_, id_, f"{network}  {mac}", search=mac) for id_, network, mac in nics]
+        return await self.choose(f"Which NIC of {subject.name} is to {what}?", choices)
 
     @work(exclusive=True, group="parts")
     async def do_vm_remove_nic(self, context: Context) -> None:
         """Remove a NIC that the user chooses."""
-        from kc_tui.dialogs.choose import Choice  # noqa: PLC0415 - when it is needed
-        from kc_tui.state.vm_wishes import name_nics, remove_nic  # noqa: PLC0415
+        from kc_tui.state.vm_wishes import remove_nic  # noqa: PLC0415 - when it is needed
 
         subject = context.subjects[0]
-        nics = name_nics(self.spec_of(subject))
-        if not nics:
-            self.refuse(f"{subject.name} has no NIC")
-            return
-        nic = await self.choose(
-            f"Which NIC of {subject.name} is to go?",
-            [Choice(id_, id_, f"{network}  {mac}", search=mac) for id_, network, mac in nics],
-        )
+        nic = await self._choose_nic(subject, "go")
         if nic is not None:
             proposals = propose_all([subject], partial(remove_nic, nic_id=nic))
             await self.ask_and_change(f"Remove {nic} from {subject.name}?", "remove", proposals)
@@ -106,8 +131,8 @@ class VMPartVerbs(ObjectVerbs):
     @work(exclusive=True, group="parts")
     async def do_vm_add_disk(self, context: Context) -> None:
         """Add an empty disk."""
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
         from kc_tui.state.vm_wishes import add_disk, complain_about_size  # noqa: PLC0415 - when it is needed
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
 
         subjects = context.subjects
 
@@ -120,8 +145,8 @@ class VMPartVerbs(ObjectVerbs):
     @work(exclusive=True, group="parts")
     async def do_vm_grow_disk(self, context: Context) -> None:
         """Make a disk that the user chooses larger."""
+        from kc_tui.state.form_field import FormField  # noqa: PLC0415
         from kc_tui.state.vm_wishes import complain_about_size, grow_disk  # noqa: PLC0415 - when it is needed
-        from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
 
         subject = context.subjects[0]
         disk, least = await self._choose_disk(subject, "grow", is_root_one=True)
@@ -264,19 +289,9 @@ class VMPartVerbs(ObjectVerbs):
 
 def _parameter_field(field: Field, text: str) -> FormField:
     from kc_tui.state.fields import FieldKind  # noqa: PLC0415 - when it is needed
-    from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
+    from kc_tui.state.form_field import FormField  # noqa: PLC0415
 
     is_yes_no = field.kind is FieldKind.BOOLEAN
     options, labels = (("true", "false"), {"true": "yes", "false": "no"}) if is_yes_no else (field.options, {})
     hint = " ".join(part for part in (field.limits, field.help) if part)
     return FormField(field.name, field.title, text, options, labels, field.unit, hint, field.complain)
-
-
-def _address_field(family: str, network: Document, is_one: bool) -> FormField:
-    from kc_tui.state.vm_wishes import complain_about_addressing  # noqa: PLC0415 - when it is needed
-    from kc_tui.widgets.field_line import FormField  # noqa: PLC0415
-
-    mode = str(network.get("spec", {}).get(family, {}).get("mode", "none"))
-    title = {"ipv4": "IPv4", "ipv6": "IPv6"}[family]
-    complain = partial(complain_about_addressing, family=family, is_one=is_one)
-    return FormField(family, title, hint=f"empty: as the network, {mode}", complain=complain)

@@ -6,15 +6,16 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_interface
 from typing import Any, Final
 
 from backend.errors import KCError
 from backend.model.documents import API_VERSION, Document
 from backend.model.kinds import VM
+from kc_tui.state.addressing import FAMILIES, describe_choice
 from kc_tui.state.draft import Draft, Nic
 from kc_tui.state.fields import Field
 from kc_tui.state.formatting import format_bytes, format_mebibytes, pluralise
+from kc_tui.state.nic_options import build_nic, list_words
 from kc_tui.state.wizard import Step
 
 STEPS: Final = (
@@ -27,9 +28,6 @@ STEPS: Final = (
 LONGEST_NAME: Final = 63
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SAFE_PATH: Final = re.compile(r"~/[A-Za-z0-9_./@%+=:,-]+")
-
-IPV4_MODES: Final = ("network", "dhcp", "none", "static")
-IPV6_MODES: Final = ("network", "slaac", "dhcpv6", "none", "static")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +54,6 @@ def complain_about_name(name: str, taken: frozenset[str]) -> str:
     return "the name is taken" if name in taken else ""
 
 
-def complain_about_address(text: str, family: str) -> str:
-    """Return what is wrong with a static address in CIDR form; `family` is `ipv4` or `ipv6`."""
-    try:
-        interface = ip_interface(text)
-    except ValueError:
-        return "such as 10.0.0.5/24" if family == "ipv4" else "such as fd00::5/64"
-    if interface.version != (4 if family == "ipv4" else 6):
-        return f"no IPv{'4' if family == 'ipv4' else '6'} address"
-    return "" if "/" in text else f"add a prefix: /{24 if family == 'ipv4' else 64}"
-
-
 def chosen_values(draft: Draft, fields: Sequence[Field]) -> dict[str, Any]:
     """Return the parameters that differ from what the machine type gives; raise ValueError for a misfit."""
     values: dict[str, Any] = {}
@@ -75,10 +62,6 @@ def chosen_values(draft: Draft, fields: Sequence[Field]) -> dict[str, Any]:
         if text != item.initial:
             values[item.name] = item.parse(text)
     return values
-
-
-def _plan_address(choice: str) -> dict[str, str]:
-    return {"mode": "static", "address": choice} if "/" in choice else {"mode": choice}
 
 
 def build_document(draft: Draft, values: Mapping[str, Any], keys: Sequence[PublicKey]) -> Document:
@@ -92,10 +75,7 @@ def build_document(draft: Draft, values: Mapping[str, Any], keys: Sequence[Publi
             "image": draft.image,
             "type": draft.type,
             "parameters": dict(values),
-            "nics": [
-                {"network": nic.network, "ipv4": _plan_address(nic.ipv4), "ipv6": _plan_address(nic.ipv6)}
-                for nic in draft.nics
-            ],
+            "nics": [build_nic(nic) for nic in draft.nics],
             "power": "running" if draft.start else "stopped",
             "sshKeys": [key.text for key in keys],
         },
@@ -112,12 +92,7 @@ def _quote_path(path: str) -> str:
 def build_arguments(draft: Draft, values: Mapping[str, Any], keys: Sequence[PublicKey]) -> list[str]:
     """Return the equivalent command line as shell words, each quoted; an option and its value are one entry."""
     words = ["kc vm create", shlex.quote(draft.name), f"--image {shlex.quote(draft.image)}"]
-    for nic in draft.nics:
-        parts = [nic.network]
-        parts += [
-            f"{family}={choice}" for family, choice in (("ipv4", nic.ipv4), ("ipv6", nic.ipv6)) if choice != "network"
-        ]
-        words.append(f"--network {shlex.quote(','.join(parts))}")
+    words += [f"--network {shlex.quote(','.join((nic.network, *list_words(nic))))}" for nic in draft.nics]
     words.append(f"--type {shlex.quote(draft.type)}")
     words += [f"--set {shlex.quote(f'{name}={_show(value)}')}" for name, value in values.items()]
     words += [f"--ssh-key {_quote_path(key.path)}" for key in keys]
@@ -170,14 +145,14 @@ def describe_image(image: Document) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def describe_addressing(nic: Nic, network: Document | None) -> str:
+def describe_addressing(nic: Nic, network: Mapping[str, Any] | None) -> str:
     """Return how a NIC gets its addresses, such as `dhcp` or `10.0.0.5/24, slaac`."""
     spec = network.get("spec", {}) if network is not None else {}
-    parts = []
-    for family, choice in (("ipv4", nic.ipv4), ("ipv6", nic.ipv6)):
-        told = str(spec.get(family, {}).get("mode", "none")) if choice == "network" else choice
-        parts.append(told)
-    shown = [part for part in parts if part != "none"]
+    told = [
+        str(spec.get(family, {}).get("mode", "none")) if getattr(nic, family) == "network" else getattr(nic, family)
+        for family in FAMILIES
+    ]
+    shown = [describe_choice(part) for part in told if part != "none"]
     return ", ".join(shown) if shown else "no address"
 
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from backend.model.documents import Document
 from kc_tui.state.create_vm import PublicKey, describe_addressing, describe_hardware, describe_image, describe_making
-from kc_tui.state.draft import Draft
+from kc_tui.state.draft import Draft, Nic
 from kc_tui.state.lines import BLANK, Line, heading, labelled, labelled_all
+from kc_tui.state.nic_options import describe_advanced
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run
 
@@ -36,8 +37,7 @@ def describe_choices(
 ) -> list[Line]:
     """Return the essentials of what would be made, and what that does to the host."""
     nics = [
-        (Run(nic.network), Run(f"  {describe_addressing(nic, networks.get(nic.network))}", Role.MUTED))
-        for nic in draft.nics
+        (Run(nic.network), Run(f"  {_describe_nic(nic, networks.get(nic.network))}", Role.MUTED)) for nic in draft.nics
     ]
     disk = f", {hardware['diskGiB']} GiB disk" if "diskGiB" in hardware else ""
     about = f"  {describe_image(image)}" if image is not None else ""
@@ -51,6 +51,10 @@ def describe_choices(
         *((Run(f"  {line}"),) for line in describe_making(draft, hardware, key_count)),
         BLANK,
     ]
+
+
+def _describe_nic(nic: Nic, network: Document | None) -> str:
+    return ", ".join(part for part in (describe_addressing(nic, network), describe_advanced(nic)) if part)
 
 
 def list_switches(draft: Draft, keys: Sequence[PublicKey], chosen: Sequence[PublicKey]) -> list[Switch]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One network interface: for each family `network` (as the network does it), another mode, or a CIDR."""
+    """One network interface: its addressing of each family (`kc_tui.state.addressing`), and what it may not do.
+
+    Guards are as in a document's `guard`, rates are texts such as `10MB`; empty: as the network says.
+    """
 
     network: str
     ipv4: str = "network"
     ipv6: str = "network"
+    anti_spoof: str = "network"
+    dhcp_guard: str = "network"
+    ra_guard: str = "network"
+    isolated: str = "network"
+    receive: str = ""
+    send: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ def draft_to_json(draft: Draft) -> dict[str, Any]:
     return {
         "step": draft.step,
         "image": draft.image,
-        "nics": [[nic.network, nic.ipv4, nic.ipv6] for nic in draft.nics],
+        "nics": [asdict(nic) for nic in draft.nics],
         "type": draft.type,
         "name": draft.name,
         "values": dict(draft.values),
@@ -56,7 +65,7 @@ def draft_from_json(value: Any) -> Draft:
         return Draft(
             step=str(value["step"]),
             image=str(value["image"]),
-            nics=tuple(Nic(str(network), str(ipv4), str(ipv6)) for network, ipv4, ipv6 in value["nics"]),
+            nics=tuple(_read_nic(nic) for nic in value["nics"]),
             type=str(value["type"]),
             name=str(value["name"]),
             values={str(name): str(text) for name, text in value["values"].items()},
@@ -65,3 +74,11 @@ def draft_from_json(value: Any) -> Draft:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return Draft()
+
+
+def _read_nic(value: Any) -> Nic:
+    if isinstance(value, list):
+        # As it was kept before NICs had more than three settings.
+        network, ipv4, ipv6 = value
+        value = {"network": network, "ipv4": ipv4, "ipv6": ipv6}
+    return Nic(**{str(name): str(text) for name, text in value.items()})

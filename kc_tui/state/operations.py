@@ -29,12 +29,14 @@ _BUSY: Final = {
     "vm.stop": "stopping",
     "vm.reboot": "rebooting",
     "vm.delete": "deleting",
+    "vm.disown": "leaving",
     "vm.pause": "pausing",
     "vm.resume": "resuming",
     "vm.reconcile": "mending",
     "vm.snapshot": "snapshot",
     "vm.restore-snapshot": "restoring",
     "vm.delete-snapshot": "changing",
+    "network.reconcile": "mending",
     "image.create": "uploading",
 }
 _ING: Final = {"create": "creating", "delete": "deleting", "update": "changing", "apply": "applying"}

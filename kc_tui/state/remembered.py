@@ -1,4 +1,4 @@
-"""What KC keeps for the next time: theme, order of the lists, the choices made last, and the draft of a new VM."""
+"""What KC keeps for the next time: theme, order of the lists, the choices made last, and the drafts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kc_tui.state.draft import Draft, draft_from_json, draft_to_json
+from kc_tui.state.network_draft import NetworkDraft, network_draft_from_json, network_draft_to_json
 
 FILE_NAME: Final = "tui.json"
 _VERSION: Final = 1
@@ -32,6 +33,7 @@ class Remembered:
     networks: tuple[str, ...] = ()
     type: str = ""
     draft: Draft = field(default_factory=Draft)
+    network_draft: NetworkDraft = field(default_factory=NetworkDraft)
 
     def choose(self, draft: Draft) -> Remembered:
         """Return it with what a finished draft chose as the latest choices, and no draft."""
@@ -58,6 +60,7 @@ def dump(remembered: Remembered) -> bytes:
         "networks": list(remembered.networks),
         "type": remembered.type,
         "draft": draft_to_json(remembered.draft),
+        "networkDraft": network_draft_to_json(remembered.network_draft),
     }
     return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace")
 
@@ -84,6 +87,7 @@ def load(content: bytes) -> Remembered:
         networks=tuple(map(str, networks)) if isinstance(networks := value.get("networks"), list) else (),
         type=_text(value.get("type")),
         draft=draft_from_json(value.get("draft")),
+        network_draft=network_draft_from_json(value.get("networkDraft")),
     )
 
 

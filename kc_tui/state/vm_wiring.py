@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from backend.model.documents import Document, name_of
+from kc_tui.cli.network_details import describe_guards
 from kc_tui.state.create_vm import describe_addressing, describe_hardware
-from kc_tui.state.draft import Nic
 from kc_tui.state.formatting import format_bytes
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line, heading, join_parts, labelled
+from kc_tui.state.nic_options import read_nic
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run
 from kc_tui.state.vm_parts import describe_snapshot, drift_changes, entries_of, snapshots_of
@@ -54,21 +55,24 @@ def _describe_difference(document: Document, glyphs: Glyphs) -> list[Line]:
 def _describe_nics(document: Document, networks: Mapping[str, Document]) -> list[Line]:
     lines: list[Line] = [heading("Network")]
     addresses = addresses_of(document)
+    guards = {label.removeprefix("guard "): text for label, text in describe_guards(document)}
     for nic in document.get("spec", {}).get("nics", []):
         name, nic_id = name_of(nic.get("network")), nic.get("id", "")
-        choice = Nic(name, _choice(nic.get("ipv4", {})), _choice(nic.get("ipv6", {})))
-        addressing = describe_addressing(choice, networks.get(name))
+        addressing = describe_addressing(read_nic(nic), networks.get(name))
         lines.append(labelled(f"  {nic_id}", name, Run(f"  {addressing}  {nic.get('mac', '')}", Role.MUTED)))
         lines += [
             labelled("", str(found.get("address", "")), Run(f"  {name_source(found)}", Role.MUTED))
             for found in addresses
             if found.get("nic") == nic_id
         ]
+        # As the host has set them up, with what they stopped.
+        lines += [labelled("", Run(guards[nic_id], _judge_guard(guards[nic_id])))] if nic_id in guards else []
     return lines if len(lines) > 1 else [*lines, (Run("  none", Role.MUTED),)]
 
 
-def _choice(plan: Mapping[str, Any]) -> str:
-    return str(plan.get("address") or plan.get("mode", "network"))
+def _judge_guard(text: str) -> Role:
+    is_odd = "not in force" in text or ("dropped" in text and "nothing dropped" not in text)
+    return Role.WARN if is_odd else Role.MUTED
 
 
 def _describe_disks(document: Document, glyphs: Glyphs) -> list[Line]:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_interface
 from typing import Any, Final
 
 from backend.model.documents import name_of
-from kc_tui.state.create_vm import IPV4_MODES, IPV6_MODES, complain_about_address, complain_about_name
+from kc_tui.state.create_vm import complain_about_name
+from kc_tui.state.draft import Nic
+from kc_tui.state.nic_options import GUARDS, build_nic
 
 Spec = dict[str, Any]
-_MODES: Final = {"ipv4": IPV4_MODES, "ipv6": IPV6_MODES}
-
-
-def complain_about_addressing(text: str, family: str, *, is_one: bool = True) -> str:
-    """Return what is wrong with a way of addressing: empty (as the network does it), a mode, or an address."""
-    if not text or (text in _MODES[family] and text != "static"):
-        return ""
-    if complaint := complain_about_address(text, family):
-        modes = ", ".join(mode for mode in _MODES[family] if mode not in ("network", "static"))
-        return f"{modes}, or an address {complaint}" if complaint.startswith("such") else complaint
-    return "" if is_one else "several VMs cannot have one address"
-
-
-def plan_address(text: str) -> dict[str, str]:
-    """Return the plan of one family for what `complain_about_addressing` had nothing against."""
-    if "/" in text:
-        return {"mode": "static", "address": str(ip_interface(text))}
-    return {"mode": text or "network"}
 
 
 def complain_about_size(text: str, least: int = 1) -> str:
@@ -44,10 +27,17 @@ def complain_about_snapshot(name: str) -> str:
     return complain_about_name(name, frozenset()) if name else ""
 
 
-def add_nic(spec: Spec, network: str, ipv4: str, ipv6: str) -> Spec:
+def add_nic(spec: Spec, nic: Nic) -> Spec:
     """Wish for one more NIC."""
-    nic = {"network": network, "ipv4": plan_address(ipv4), "ipv6": plan_address(ipv6)}
-    return spec | {"nics": [*spec.get("nics", []), nic]}
+    return spec | {"nics": [*spec.get("nics", []), build_nic(nic)]}
+
+
+def change_nic(spec: Spec, nic_id: str, nic: Nic) -> Spec:
+    """Wish for other addresses, guards and rates of a NIC; its network and its MAC stay."""
+    wished = build_nic(nic)
+    guard = {field: getattr(nic, name) for name, (field, _, _) in GUARDS.items()}
+    more = {"guard": guard, "rateLimit": wished.get("rateLimit"), "ipv4": wished["ipv4"], "ipv6": wished["ipv6"]}
+    return spec | {"nics": [item | more if item.get("id") == nic_id else item for item in spec.get("nics", [])]}
 
 
 def remove_nic(spec: Spec, nic_id: str) -> Spec:

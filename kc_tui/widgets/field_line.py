@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
+from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
+from kc_tui.state.form_field import FormField
 from kc_tui.widgets.choice_field import ChoiceField
 from kc_tui.widgets.line_input import LineInput
 
 _LONGEST: Final = 4096
-
-
-def _accept(_text: str) -> str:
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class FormField:
-    """One field: `options` make it a choice among few, shown as `labels` say; `hint` is what it may be.
-
-    `complain` gives, at each key, what is wrong with a text; empty where nothing is.
-    """
-
-    name: str
-    title: str
-    initial: str = ""
-    options: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    unit: str = ""
-    hint: str = ""
-    complain: Callable[[str], str] = _accept
 
 
 class FieldLine(Horizontal):
@@ -54,6 +33,8 @@ class FieldLine(Horizontal):
             return ChoiceField(form_field.options, form_field.initial, labels=form_field.labels)
         control = LineInput(form_field.initial)
         control.max_length = _LONGEST
+        if form_field.suggestions:
+            control.suggester = SuggestFromList(form_field.suggestions)
         return control
 
     def compose(self) -> ComposeResult:

@@ -12,7 +12,7 @@ from backend.model.documents import Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM
 from backend.model.parameters import resolve_hardware
 from kc_tui.session import Session
-from kc_tui.state import images, machine_types, networks
+from kc_tui.state import images, machine_types, network_details
 from kc_tui.state.create_vm import PublicKey, build_arguments, build_document, chosen_values
 from kc_tui.state.create_vm_review import Switch, choose_keys, describe_choices, list_switches
 from kc_tui.state.create_vm_rows import NEW, Option, list_images, list_networks, list_types
@@ -25,7 +25,6 @@ from kc_tui.wizards.ssh_keys import find_public_keys
 
 _HOW_TO_MAKE: Final = {
     IMAGE.name: "kc image upload FILE --name NAME",
-    NETWORK.name: "kc network create NAME --ipv4 10.0.0.0/24 --ipv4-mode dhcp",
     MACHINE_TYPE.name: "kc type create NAME --cpus 2 --memory 2048 --disk 10",
 }
 
@@ -111,8 +110,8 @@ class Choices:
         """Return all about a network, or how to make one."""
         network = self.find_network(name)
         if network is None:
-            return self._how_to_make(NETWORK.name, name)
-        return networks.describe(network, None, self.session.glyphs)
+            return ((Run("enter makes a new one, and comes back with it.", Role.MUTED),),) if name == NEW else ()
+        return network_details.describe(network, None, self.session.glyphs)
 
     def describe_type(self, name: str) -> Sequence[Line]:
         """Return all about a machine type, or how to make one."""

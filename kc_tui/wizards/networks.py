@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -16,35 +15,36 @@ from textual.widgets import Input, Static
 from backend.model.documents import Document
 from kc_tui.commands import BarEntry
 from kc_tui.screens.drawing import draw_runs
-from kc_tui.state.create_vm import IPV4_MODES, IPV6_MODES, complain_about_address
+from kc_tui.state.addressing import KEEPING, MODES, TITLES, Family, complain_about_address, join_choice, split_choice
 from kc_tui.state.create_vm_rows import NETWORK_COLUMNS, Option
 from kc_tui.state.draft import Nic
+from kc_tui.state.form_field import ADVANCED
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line
+from kc_tui.state.nic_options import list_advanced, take_values
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run
 from kc_tui.widgets.choice_field import ChoiceField
+from kc_tui.widgets.field_line import FieldLine
+from kc_tui.widgets.line_input import LineInput
 from kc_tui.wizards.pick import PickPage
 
-Family = Literal["ipv4", "ipv6"]
-_TITLES = {"ipv4": "IPv4", "ipv6": "IPv6"}
-_MODES = {"ipv4": IPV4_MODES, "ipv6": IPV6_MODES}
+_EMPTY_ADDRESS = {"static": "empty: KC chooses", "dhcp": "empty: any of the range", "dhcpv6": "empty: any of the range"}
 
 
 class FamilyLine(Horizontal):
-    """How one family gets its address: a mode, and with `static` the address."""
+    """How one family gets its address: a mode, and with some of them the address."""
 
     def __init__(self, family: Family) -> None:
         super().__init__(classes="family")
         self.family = family
-        self.mode = ChoiceField(_MODES[family], "network")
-        self.address = Input(compact=True, placeholder="10.0.0.5/24" if family == "ipv4" else "fd00::5/64")
-        self.address.cursor_blink = False
+        self.mode = ChoiceField(MODES[family], "network")
+        self.address = LineInput(placeholder="10.0.0.5/24" if family == "ipv4" else "fd00::5/64")
         self.message = Static(markup=False, classes="family-message")
 
     def compose(self) -> ComposeResult:
         """Lay out title, mode, address and what is wrong with it."""
-        yield Static(_TITLES[self.family], markup=False, classes="family-title")
+        yield Static(TITLES[self.family], markup=False, classes="family-title")
         yield self.mode
         yield self.address
         yield self.message
@@ -52,31 +52,32 @@ class FamilyLine(Horizontal):
     def load(self, choice: str, told: str) -> None:
         """Show a choice; `told` is what the network does by itself."""
         self.mode.relabel({"network": f"as the network: {told}"})
-        self.mode.value = "static" if "/" in choice else choice
-        self.address.value = choice if "/" in choice else ""
+        self.mode.value, self.address.value = split_choice(choice)
         self.settle()
 
     def settle(self) -> None:
-        """Show the address only where there is one to give."""
-        self.address.display = self.mode.value == "static"
-        self.message.update(Content.styled(self.complaint, "$danger"))
+        """Show the address only where there may be one."""
+        mode = self.mode.value
+        self.address.display = mode in KEEPING
+        hint = "" if self.address.value else _EMPTY_ADDRESS.get(mode, "")
+        complaint = self.complaint
+        self.message.update(Content.styled(complaint, "$danger") if complaint else Content.styled(hint, "$muted"))
         self.mode.refresh()
 
     @property
     def complaint(self) -> str:
         """What is wrong with the address; empty where nothing is."""
-        if self.mode.value != "static":
-            return ""
-        return complain_about_address(self.address.value.strip(), self.family)
+        text = self.address.value.strip()
+        return complain_about_address(text, self.family) if text and self.mode.value in KEEPING else ""
 
     @property
     def choice(self) -> str:
-        """What was chosen: a mode, or an address in CIDR form."""
-        return self.address.value.strip() if self.mode.value == "static" else self.mode.value
+        """What was chosen, see `kc_tui.state.addressing`."""
+        return join_choice(self.mode.value, self.address.value.strip())
 
 
 class AddressEditor(Vertical):
-    """The addressing of one NIC, in place below the list; enter keeps it, Esc does not."""
+    """The addressing of one NIC, in place below the list, and folded away its guards and rates; Esc keeps nothing."""
 
     class Closed(Message):
         """The editor is done; `nic` is what was chosen, None where nothing was changed."""
@@ -89,12 +90,14 @@ class AddressEditor(Vertical):
         super().__init__(classes="address-editor")
         self.top = Static(markup=False)
         self.lines = (FamilyLine("ipv4"), FamilyLine("ipv6"))
+        self.more = [FieldLine(field) for field in list_advanced(Nic(""))]
         self._nic = Nic("")
 
     def compose(self) -> ComposeResult:
-        """Lay out a line for each family."""
+        """Lay out a line for each family, then the rest."""
         yield self.top
         yield from self.lines
+        yield from self.more
 
     def on_mount(self) -> None:
         """Stay hidden until it is needed."""
@@ -107,8 +110,17 @@ class AddressEditor(Vertical):
         self.top.update(draw_runs((Run(f"Addresses on {nic.network}", Role.ACCENT),)))
         for line in self.lines:
             line.load(getattr(nic, line.family), str(spec.get(line.family, {}).get("mode", "none")))
+        for more, field in zip(self.more, list_advanced(nic), strict=True):
+            more.control.value = field.initial
+            more.control.refresh()
+        self._fold()
         self.display = True
         self.screen.set_focus(self.lines[0].mode)
+
+    def _fold(self) -> None:
+        is_open = next(line.text for line in self.more if line.field.name == ADVANCED) == "yes"
+        for line in self.more:
+            line.display = is_open or not line.field.advanced
 
     def close(self, nic: Nic | None) -> None:
         """End, with the NIC as it was edited or None."""
@@ -121,6 +133,9 @@ class AddressEditor(Vertical):
         event.stop()
         for line in self.lines:
             line.settle()
+        for more in self.more:
+            more.check()
+        self._fold()
 
     @on(ChoiceField.Submitted)
     @on(Input.Submitted)
@@ -130,8 +145,13 @@ class AddressEditor(Vertical):
             if line.complaint:
                 self.screen.set_focus(line.address)
                 return
-        ipv4, ipv6 = (line.choice for line in self.lines)
-        self.close(replace(self._nic, ipv4=ipv4, ipv6=ipv6))
+        for more in self.more:
+            if not more.check():
+                more.display = True
+                self.screen.set_focus(more.control)
+                return
+        values = {line.family: line.choice for line in self.lines} | {more.field.name: more.text for more in self.more}
+        self.close(take_values(self._nic, values))
 
     def on_key(self, event: events.Key) -> None:
         """Go from line to line; Esc leaves it as it was."""
@@ -153,6 +173,9 @@ class NetworkPage(PickPage):
     TITLE: ClassVar[str] = "Networks"
     NOUN: ClassVar[str] = "network"
     OWN_LETTERS: ClassVar[frozenset[str]] = frozenset("a")
+
+    class NewWanted(Message):
+        """The line of a new network was chosen."""
 
     def __init__(
         self,
@@ -221,6 +244,17 @@ class NetworkPage(PickPage):
         else:
             self.nics = (*self.nics, self._nic(name))
         self._show_options()
+
+    def choose_new(self) -> None:
+        """Have a new network made."""
+        self.post_message(self.NewWanted())
+
+    def take(self, name: str) -> None:
+        """Choose a network that was made meanwhile; beside marked ones it is marked too."""
+        if self.nics and all(nic.network != name for nic in self.nics):
+            self.nics = (*self.nics, self._nic(name))
+        self._show_options()
+        self.choose(name)
 
     def leave(self) -> bool:
         """Close the editor, then take back what was typed."""

@@ -190,6 +190,10 @@ class PickPage(Page):
         """Choose what is under the cursor."""
         self.table.action_select_row()
 
+    def choose_new(self) -> None:
+        """Do what the line of a new thing is for."""
+        self.post_message(self.Refused("the line at the right makes one; this list shows it at once"))
+
     @on(VirtualTable.Highlighted)
     def _highlighted(self, event: VirtualTable.Highlighted) -> None:
         event.stop()
@@ -200,7 +204,7 @@ class PickPage(Page):
         event.stop()
         option = self._options.get(event.row.key)
         if event.row.key == NEW:
-            self.post_message(self.Refused("the line at the right makes one; this list shows it at once"))
+            self.choose_new()
         elif option is not None and option.refusal:
             self.post_message(self.Refused(option.refusal))
         else:

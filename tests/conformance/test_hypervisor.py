@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from support.hypervisor_rig import GREETING, Rig, read_until
+from support.network_sides import serve
 
 from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
 from backend.hypervisor.plan import DiskPlan, NicPlan
+from backend.network.plan import DhcpHost, Side
 
 # --- volumes
 
@@ -133,17 +135,17 @@ def test_a_seed_in_use_is_not_deleted(rig: Rig) -> None:
 
 
 def test_a_network_is_made_once_and_removed(rig: Rig) -> None:
-    plan = rig.network(uplink="nat", ipv6_subnet="fd00:c0de::/64", ipv6_mode="slaac", mtu=1400)
+    plan = rig.network(uplink="nat", ipv6=serve("fd00:c0de::/64"), mtu=1400)
     made = rig.hypervisor.ensure_network(plan)
     assert (made.name, made.uid, made.active, made.uplink) == (plan.name, plan.uid, True, "nat")
-    assert (made.ipv4_subnet, made.ipv4_mode) == (plan.ipv4_subnet, "dhcp")
+    assert (made.ipv4_subnet, made.ipv4_mode) == (plan.ipv4.subnet, "dhcp")
     assert (made.ipv6_subnet, made.ipv6_mode) == ("fd00:c0de::/64", "slaac")
     assert 0 < len(made.bridge) <= 15
     assert rig.hypervisor.ensure_network(plan) == made
     assert made in rig.hypervisor.list_networks()
     assert rig.hypervisor.ensure_network_started(plan.name) == made
-    rig.hypervisor.ensure_network_gone(plan.name, plan.uid)
-    rig.hypervisor.ensure_network_gone(plan.name, plan.uid)
+    rig.hypervisor.ensure_network_gone(plan)
+    rig.hypervisor.ensure_network_gone(plan)
     assert plan.name not in [network.name for network in rig.hypervisor.list_networks()]
     with pytest.raises(NotFoundError):
         rig.hypervisor.ensure_network_started(plan.name)
@@ -152,24 +154,25 @@ def test_a_network_is_made_once_and_removed(rig: Rig) -> None:
 def test_a_network_of_that_name_serves_as_it_is(rig: Rig) -> None:
     first = rig.network()
     made = rig.hypervisor.ensure_network(first)
-    other = first._replace(uid=str(uuid.uuid4()), ipv4_subnet="10.199.0.0/24")
+    other = first._replace(uid=str(uuid.uuid4()), ipv4=serve("10.199.0.0/24"))
     assert rig.hypervisor.ensure_network(other) == made
     with pytest.raises(ConflictError):
-        rig.hypervisor.ensure_network_gone(first.name, other.uid)
+        rig.hypervisor.ensure_network_gone(other)
     assert made in rig.hypervisor.list_networks()
 
 
 def test_a_subnet_that_is_taken_is_a_conflict_with_its_holder_named(rig: Rig) -> None:
     first = rig.network()
     rig.hypervisor.ensure_network(first)
-    inside = f"{first.ipv4_subnet.removesuffix('.0/24')}.64/26"
+    inside = f"{first.ipv4.subnet.removesuffix('.0/24')}.64/26"
     with pytest.raises(ConflictError, match=first.name):
-        rig.hypervisor.ensure_network(rig.network("twin", ipv4_subnet=inside))
+        rig.hypervisor.ensure_network(rig.network("twin", ipv4=serve(inside)))
     assert [network.name for network in rig.hypervisor.list_networks() if "twin" in network.name] == []
 
 
 def test_a_network_that_cannot_be_is_refused(rig: Rig) -> None:
-    for wrong in ({"uplink": "magic"}, {"ipv4_subnet": "10.0.0.0/31"}, {"ipv4_subnet": "nonsense"}):
+    sides = (Side("10.0.0.0/31", "10.0.0.1"), Side("nonsense", "10.0.0.1"), Side("10.0.0.0/24", "10.0.1.1"))
+    for wrong in ({"uplink": "magic"}, *({"ipv4": side} for side in sides)):
         with pytest.raises(RefusedError):
             rig.hypervisor.ensure_network(rig.network("wrong", **wrong))
 
@@ -179,9 +182,9 @@ def test_a_network_in_use_stays(rig: Rig) -> None:
     rig.hypervisor.ensure_network(network)
     plan = rig.defined(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name),))
     with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.ensure_network_gone(network.name, network.uid)
+        rig.hypervisor.ensure_network_gone(network)
     rig.hypervisor.ensure_undefined(plan.uid, plan.owner)
-    rig.hypervisor.ensure_network_gone(network.name, network.uid)
+    rig.hypervisor.ensure_network_gone(network)
 
 
 def test_a_network_that_is_not_there_is_made_by_its_replacement(rig: Rig) -> None:
@@ -193,37 +196,62 @@ def test_a_network_that_is_not_there_is_made_by_its_replacement(rig: Rig) -> Non
 
 
 def test_dhcp_comes_and_goes_under_a_running_domain(rig: Rig) -> None:
-    network = rig.network(uplink="nat", ipv6_subnet="fd00:c0de:1::/64", ipv6_mode="slaac")
+    network = rig.network(uplink="nat", ipv6=serve("fd00:c0de:1::/64"))
     made = rig.hypervisor.ensure_network(network)
     plan = rig.running(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name),))
-    changed = rig.hypervisor.replace_network(network._replace(ipv4_mode="static", ipv6_mode="dhcpv6"))
+    changed_plan = network._replace(ipv4=serve(network.ipv4.subnet, "static"), ipv6=serve("fd00:c0de:1::/64", "dhcpv6"))
+    assert rig.hypervisor.would_cut(changed_plan) == ()
+    changed = rig.hypervisor.replace_network(changed_plan)
     assert changed == made._replace(ipv4_mode="static", ipv6_mode="dhcpv6")
     assert rig.hypervisor.replace_network(network) == made
     assert rig.power(plan) == "running"
 
 
-@pytest.mark.parametrize("change", ["subnet", "uplink", "mtu", "dns"])
-def test_a_network_is_made_anew_only_when_nothing_runs_on_it(rig: Rig, change: str) -> None:
+@pytest.mark.parametrize("change", ["subnet", "uplink", "mtu", "dns", "gateway"])
+def test_a_network_is_made_anew_under_the_domains_that_run_on_it(rig: Rig, change: str) -> None:
     network = rig.network()
-    rig.hypervisor.ensure_network(network)
-    other = f"{network.ipv4_subnet.removesuffix('.0/24')}.128/25"
+    made = rig.hypervisor.ensure_network(network)
+    other = f"{network.ipv4.subnet.removesuffix('.0/24')}.128/25"
     changed = {
-        "subnet": network._replace(ipv4_subnet=other), "uplink": network._replace(uplink="nat"),
+        "subnet": network._replace(ipv4=serve(other)), "uplink": network._replace(uplink="nat"),
         "mtu": network._replace(mtu=1400), "dns": network._replace(dns=("9.9.9.9",)),
+        "gateway": network._replace(ipv4=network.ipv4._replace(gateway=network.ipv4.ranges[0][0])),
     }[change]  # fmt: skip
-    plan = rig.running(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name),))
-    before = rig.hypervisor.list_networks()
-    with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.replace_network(changed)
-    assert rig.hypervisor.list_networks() == before
-    rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-    made = rig.hypervisor.replace_network(changed)
-    assert (made.uid, made.active) == (network.uid, True)
-    assert (made.ipv4_subnet, made.uplink) == (changed.ipv4_subnet, changed.uplink)
-    assert rig.hypervisor.replace_network(changed) == made
-    rig.hypervisor.ensure_running(plan.uid)
-    with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.replace_network(network)
+    assert rig.hypervisor.would_cut(changed) == ()
+    tap = f"kt{uuid.uuid4().hex[:10]}"
+    plan = rig.running(nics=(NicPlan("nic0", "52:54:00:00:00:01", network.name, tap=tap),))
+    assert rig.hypervisor.would_cut(network) == ()
+    assert rig.hypervisor.would_cut(changed) == (plan.name,)
+    again = rig.hypervisor.replace_network(changed)
+    assert (again.uid, again.active, again.bridge) == (network.uid, True, made.bridge)
+    assert (again.ipv4_subnet, again.uplink) == (changed.ipv4.subnet, changed.uplink)
+    (state,) = rig.hypervisor.network_states([changed])
+    assert (state.bridge, state.up, tap in state.ports) == (made.bridge, True, True)
+    assert rig.power(plan) == "running"
+    assert rig.hypervisor.replace_network(changed) == again
+    assert rig.hypervisor.would_cut(changed) == ()
+    assert rig.hypervisor.replace_network(network) == made
+
+
+def test_what_dhcp_keeps_for_clients_follows_the_plan(rig: Rig) -> None:
+    network = rig.network()
+    first, second = (DhcpHost(f"52:54:00:00:00:0{number}", network.ipv4.ranges[0][0], "web") for number in (1, 2))
+    made = rig.hypervisor.ensure_network(network)
+    for hosts in ((first,), (second,), ()):
+        plan = network._replace(ipv4=network.ipv4._replace(hosts=hosts))
+        assert rig.hypervisor.would_cut(plan) == ()
+        assert rig.hypervisor.ensure_network(plan) == made
+        assert rig.hypervisor.replace_network(plan) == made
+
+
+def test_the_state_of_segments_is_the_kernels(rig: Rig) -> None:
+    network, absent = rig.network(mtu=1400), rig.network("absent", ipv4=Side())
+    made = rig.hypervisor.ensure_network(network)
+    seen, missing = rig.hypervisor.network_states([network, absent], thorough=True)
+    assert (seen.bridge, seen.up, seen.mtu, seen.dnsmasq, seen.vxlan) == (made.bridge, True, 1400, True, "")
+    assert seen.gateways == ((network.ipv4.gateway, "answers"),)
+    assert (missing.up, missing.mtu, missing.dnsmasq, missing.ports) == (False, 0, None, ())
+    assert rig.hypervisor.network_states([]) == []
 
 
 def test_another_network_is_not_replaced_nor_its_subnet_taken(rig: Rig) -> None:
@@ -231,10 +259,10 @@ def test_another_network_is_not_replaced_nor_its_subnet_taken(rig: Rig) -> None:
     made = rig.hypervisor.ensure_network(first)
     with pytest.raises(ConflictError):
         rig.hypervisor.replace_network(first._replace(uid=str(uuid.uuid4()), mtu=1400))
-    second = rig.network("second", ipv4_subnet="", ipv4_mode="none")
+    second = rig.network("second", ipv4=Side())
     kept = rig.hypervisor.ensure_network(second)
     with pytest.raises(ConflictError, match=first.name):
-        rig.hypervisor.replace_network(second._replace(ipv4_subnet=first.ipv4_subnet, ipv4_mode="dhcp"))
+        rig.hypervisor.replace_network(second._replace(ipv4=first.ipv4))
     with pytest.raises(RefusedError):
         rig.hypervisor.replace_network(second._replace(uplink="magic"))
     assert {made, kept} <= set(rig.hypervisor.list_networks())
@@ -413,7 +441,7 @@ def test_subscribers_hear_of_what_happens_until_they_leave(rig: Rig) -> None:
     unsubscribe()
     unsubscribe()
     hints.clear()
-    rig.hypervisor.ensure_network_gone(network.name, network.uid)
+    rig.hypervisor.ensure_network_gone(network)
     assert hints == []
 
 

@@ -9,6 +9,7 @@ from support.hypervisor_rig import MIB, Rig
 
 from backend.errors import ConflictError, NotFoundError
 from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
+from backend.network.plan import Side
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def test_a_restart_gives_a_domain_its_whole_plan(rig: Rig) -> None:
 
 
 def test_nics_come_to_a_running_domain_and_move(rig: Rig) -> None:
-    first, second = rig.network(), rig.network("second", ipv4_subnet="", ipv4_mode="none")
+    first, second = rig.network(), rig.network("second", ipv4=Side())
     for network in (first, second):
         rig.hypervisor.ensure_network(network)
     plan = rig.running()
@@ -79,9 +80,8 @@ def test_nics_come_to_a_running_domain_and_move(rig: Rig) -> None:
         assert rig.hypervisor.apply_live(wanted) == ()
     for network in (first, second):
         with pytest.raises(ConflictError, match=plan.name):
-            rig.hypervisor.ensure_network_gone(network.name, network.uid)
-    with pytest.raises(ConflictError, match=plan.name):
-        rig.hypervisor.replace_network(second._replace(mtu=1400))
+            rig.hypervisor.ensure_network_gone(network)
+    assert rig.hypervisor.would_cut(second._replace(mtu=1400)) == (plan.name,)
     rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
     rig.hypervisor.ensure_running(plan.uid)
     assert rig.hypervisor.apply_live(wanted) == ()
@@ -101,7 +101,7 @@ def test_a_nic_that_its_guest_holds_waits_and_is_gone_after_a_restart(rig: Rig) 
     rig.hypervisor.ensure_running(plan.uid)
     assert rig.hypervisor.apply_live(plan) == ()
     rig.hypervisor.ensure_stopped(plan.uid, grace_seconds=0, force=True)
-    rig.hypervisor.ensure_network_gone(network.name, network.uid)
+    rig.hypervisor.ensure_network_gone(network)
 
 
 def test_a_nic_on_a_network_that_is_not_there_is_not_found(rig: Rig) -> None:

@@ -12,8 +12,9 @@ from support.hypervisor_rig import MIB
 
 from backend.errors import ConflictError, FailedError, KCError
 from backend.hypervisor.memory import MemoryHypervisor, fail_with
-from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
+from backend.network.plan import NetworkPlan
 
 
 @pytest.fixture
@@ -57,7 +58,13 @@ def calls(host: MemoryHypervisor, plan: DomainPlan) -> dict[str, Callable[[], ob
         "ensure_network": lambda: host.ensure_network(network),
         "replace_network": lambda: host.replace_network(network),
         "ensure_network_started": lambda: host.ensure_network_started("n"),
-        "ensure_network_gone": lambda: host.ensure_network_gone("n", uid),
+        "ensure_network_gone": lambda: host.ensure_network_gone(network),
+        "would_cut": lambda: host.would_cut(network), "network_states": lambda: host.network_states([network]),
+        "network_obstacles": lambda: host.network_obstacles([network]),
+        "underlay_mtu": lambda: host.underlay_mtu("10.0.0.1"),
+        "ensure_guards": lambda: host.ensure_guards("me", uid, ()),
+        "guard_drops": lambda: host.guard_drops("me", uid),
+        "ensure_no_guards": lambda: host.ensure_no_guards("me", ()),
         "release_lease": lambda: host.release_lease("n", ""), "ensure_pool": host.ensure_pool,
         "free_bytes": host.free_bytes, "find_volume": lambda: host.find_volume(blank),
         "list_volumes": host.list_volumes, "ensure_blank": lambda: host.ensure_blank(blank, MIB),

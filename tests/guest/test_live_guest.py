@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from support.kc import URI, run_kc, virsh
+from support.network_sides import serve
 
 from backend.hypervisor.host import open_hypervisor
-from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.volumes import image_volume
+from backend.network.plan import NetworkPlan
 
 # The guest boots once, without KVM where there is none.
 pytestmark = [pytest.mark.libvirt, pytest.mark.guest, pytest.mark.timeout(400)]
@@ -99,10 +101,10 @@ def network(libvirt_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     name = f"kc-live-{uuid.uuid4().hex[:6]}"
     hypervisor = open_hypervisor(URI, "kc", tmp_path_factory.mktemp("network"))
     subnet = f"10.{random.randrange(215, 225)}.{random.randrange(256)}.0/24"
-    plan = NetworkPlan(name, str(uuid.uuid4()), "isolated", ipv4_subnet=subnet, ipv4_mode="dhcp")
+    plan = NetworkPlan(name, str(uuid.uuid4()), "isolated", ipv4=serve(subnet))
     hypervisor.ensure_network(plan)
     yield plan
-    hypervisor.ensure_network_gone(plan.name, plan.uid)
+    hypervisor.ensure_network_gone(plan)
     hypervisor.close()
 
 

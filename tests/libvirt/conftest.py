@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from hosts import GREETING, PrivateHost
 from support.boot_sector import SIZE, make_disk
+from support.network_sides import serve
 
 from backend.hypervisor.host import open_hypervisor
-from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan
+from backend.hypervisor.plan import DiskPlan, DomainPlan
 from backend.hypervisor.protocol import Hypervisor
+from backend.network.plan import NetworkPlan
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +71,9 @@ def make(hypervisor: Hypervisor, private_host: PrivateHost) -> Iterator[Callable
 @pytest.fixture
 def network(hypervisor: Hypervisor, private_host: PrivateHost) -> Iterator[NetworkPlan]:
     plan = NetworkPlan(
-        f"net-{uuid.uuid4().hex[:6]}", str(uuid.uuid4()), "nat", ipv4_subnet="10.77.1.0/24", ipv4_mode="dhcp",
-        ipv6_subnet="fd00:77::/64", ipv6_mode="slaac",
+        f"net-{uuid.uuid4().hex[:6]}", str(uuid.uuid4()), "nat", ipv4=serve("10.77.1.0/24"),
+        ipv6=serve("fd00:77::/64"),
     )  # fmt: skip
     hypervisor.ensure_network(plan)
     yield plan
-    hypervisor.ensure_network_gone(plan.name, plan.uid)
+    hypervisor.ensure_network_gone(plan)

@@ -41,6 +41,12 @@ class PrivateHost:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The process whose namespaces the host has, as this machine numbers it."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return int(children[0])
+
     def wait_for_daemon(self) -> None:
         """Wait until libvirtd answers."""
 

@@ -13,8 +13,9 @@ import pytest
 from hosts import PrivateHost
 
 from backend.errors import ConflictError, NotFoundError, RefusedError
-from backend.hypervisor.plan import DomainOwner, DomainPlan, FoundDomain, FoundNic, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DomainOwner, DomainPlan, FoundDomain, FoundNic, NicPlan
 from backend.hypervisor.protocol import Hypervisor
+from backend.network.plan import NetworkPlan
 
 pytestmark = pytest.mark.libvirt
 

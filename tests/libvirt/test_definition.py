@@ -15,8 +15,9 @@ from support.boot_sector import SIZE, make_disk
 from backend.errors import ConflictError, RefusedError
 from backend.hypervisor import domain_xml, domains
 from backend.hypervisor.host import LibvirtHost
-from backend.hypervisor.plan import Difference, DiskPlan, DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import Difference, DiskPlan, DomainPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
+from backend.network.plan import NetworkPlan
 
 pytestmark = pytest.mark.libvirt
 

@@ -9,10 +9,12 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 from hosts import PrivateHost, wait_until
+from support.network_sides import serve
 
 from backend.errors import ConflictError
-from backend.hypervisor.plan import DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DomainPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
+from backend.network.plan import NetworkPlan
 
 pytestmark = pytest.mark.libvirt
 
@@ -185,7 +187,7 @@ def test_a_network_whose_new_subnet_is_the_hosts_is_put_back(
     private_host.run("ip", "link", "set", "uplink1", "up")
     before = hypervisor.ensure_network(network)
     with pytest.raises(ConflictError, match="uplink1"):
-        hypervisor.replace_network(network._replace(ipv4_subnet="10.78.1.0/24"))
+        hypervisor.replace_network(network._replace(ipv4=serve("10.78.1.0/24")))
     assert hypervisor.ensure_network_started(network.name) == before
     assert "yes" in private_host.virsh("net-info", network.name).split("Autostart:")[1]
 
@@ -195,17 +197,17 @@ def test_a_replacement_that_was_killed_is_brought_to_its_end(
     hypervisor: Hypervisor, private_host: PrivateHost, left: str
 ) -> None:
     plan = NetworkPlan(
-        f"net-{uuid.uuid4().hex[:6]}", str(uuid.uuid4()), "nat", ipv4_subnet="10.77.40.0/24", ipv4_mode="dhcp"
+        f"net-{uuid.uuid4().hex[:6]}", str(uuid.uuid4()), "nat", ipv4=serve("10.77.40.0/24")
     )  # fmt: skip
     hypervisor.ensure_network(plan)
     private_host.virsh("net-destroy", plan.name)
     if left == "gone":
         private_host.virsh("net-undefine", plan.name)
-    changed = plan._replace(ipv4_subnet="10.77.41.0/24", dns=("9.9.9.9",))
+    changed = plan._replace(ipv4=serve("10.77.41.0/24"), dns=("9.9.9.9",))
     made = hypervisor.replace_network(changed)
     assert (made.active, made.ipv4_subnet) == (True, "10.77.41.0/24")
     assert "9.9.9.9" in private_host.virsh("net-dumpxml", plan.name)
-    hypervisor.ensure_network_gone(plan.name, plan.uid)
+    hypervisor.ensure_network_gone(plan)
 
 
 def test_a_change_of_ranges_that_was_half_done_is_finished(
@@ -216,7 +218,7 @@ def test_a_change_of_ranges_that_was_half_done_is_finished(
     hypervisor.ensure_running(plan.uid)
     span = "<range start='10.77.1.2' end='10.77.1.254'/>"
     private_host.virsh("net-update", network.name, "delete", "ip-dhcp-range", span, "--config")
-    changed = hypervisor.replace_network(network._replace(ipv4_mode="static"))
+    changed = hypervisor.replace_network(network._replace(ipv4=serve("10.77.1.0/24", "static")))
     assert changed.ipv4_mode == "static"
     for options in ((), ("--inactive",)):
         assert "range" not in private_host.virsh("net-dumpxml", network.name, *options)

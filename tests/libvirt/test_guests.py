@@ -15,13 +15,15 @@ import pytest
 from dhcp_station import ask_for_address
 from hosts import GREETING, PrivateHost, wait_until
 from support.boot_sector import SIZE, make_disk
+from support.network_sides import serve
 
 from backend.errors import ConflictError, FailedError, KCError
 from backend.hypervisor import accelerator
 from backend.hypervisor.accelerator import probe
 from backend.hypervisor.host import LibvirtHost, open_hypervisor
-from backend.hypervisor.plan import DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DomainPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
+from backend.network.plan import NetworkPlan
 
 pytestmark = pytest.mark.libvirt
 
@@ -230,7 +232,7 @@ def test_a_verdict_is_found_once_and_kept(
 
 def test_many_that_begin_at_once_share_one_pool_and_one_network(private_host: PrivateHost, tmp_path: Path) -> None:
     pool, plan = f"pool-{uuid.uuid4().hex[:6]}", NetworkPlan(
-        f"net-{uuid.uuid4().hex[:6]}", "", "isolated", ipv4_subnet="10.77.9.0/24", ipv4_mode="dhcp"
+        f"net-{uuid.uuid4().hex[:6]}", "", "isolated", ipv4=serve("10.77.9.0/24")
     )  # fmt: skip
     made: list[str] = []
     errors: list[KCError] = []
@@ -277,7 +279,7 @@ def test_a_network_that_clashes_with_the_host_is_a_conflict_and_stays_undefined(
     private_host.run("ip", "link", "add", "uplink0", "type", "bridge")
     private_host.run("ip", "addr", "add", "10.78.0.2/24", "dev", "uplink0")
     private_host.run("ip", "link", "set", "uplink0", "up")
-    plan = NetworkPlan("clash", str(uuid.uuid4()), "nat", ipv4_subnet="10.78.0.0/24", ipv4_mode="dhcp")
+    plan = NetworkPlan("clash", str(uuid.uuid4()), "nat", ipv4=serve("10.78.0.0/24"))
     with pytest.raises(ConflictError, match="uplink0"):
         hypervisor.ensure_network(plan)
     assert "clash" not in private_host.virsh("net-list", "--all")
@@ -305,7 +307,7 @@ def lease(libvirt_uri: str, tmp_path: Path) -> Iterator[tuple[Hypervisor, Networ
     """A network of this machine's own libvirt, and a station on it that has an address by DHCP."""
     token = uuid.uuid4().hex[:6]
     driver = open_hypervisor(libvirt_uri, "kc", tmp_path)
-    plan = NetworkPlan(f"kct-{token}", str(uuid.uuid4()), "isolated", ipv4_subnet="10.79.3.0/24", ipv4_mode="dhcp")
+    plan = NetworkPlan(f"kct-{token}", str(uuid.uuid4()), "isolated", ipv4=serve("10.79.3.0/24"))
     made = driver.ensure_network(plan)
     mac = f"52:54:00:{token[0:2]}:{token[2:4]}:{token[4:6]}"
     inner, outer = f"kct{token}a", f"kct{token}b"
@@ -320,7 +322,7 @@ def lease(libvirt_uri: str, tmp_path: Path) -> Iterator[tuple[Hypervisor, Networ
         yield driver, plan, mac
     finally:
         subprocess.run(["ip", "link", "delete", outer], check=False)
-        driver.ensure_network_gone(plan.name, plan.uid)
+        driver.ensure_network_gone(plan)
         driver.close()
 
 

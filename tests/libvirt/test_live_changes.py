@@ -15,11 +15,13 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from hosts import PrivateHost, wait_until
+from support.network_sides import serve
 
 from backend.hypervisor.host import open_hypervisor
-from backend.hypervisor.plan import DiskPlan, DomainPlan, NetworkPlan, NicPlan
+from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.starter import build
+from backend.network.plan import NetworkPlan
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.guest]
 
@@ -98,12 +100,7 @@ def guest(private_host: PrivateHost, tmp_path_factory: pytest.TempPathFactory) -
         hypervisor.upload("kc-live-starter", file, image.stat().st_size)
     for number, name in enumerate(("live-first", "live-second")):
         ipv4, ipv6 = f"10.77.{20 + number}.0/24", f"fd00:77:{20 + number}::/64"
-        hypervisor.ensure_network(
-            NetworkPlan(
-                name, str(uuid.uuid4()), "isolated", ipv4_subnet=ipv4, ipv4_mode="dhcp", ipv6_subnet=ipv6,
-                ipv6_mode="slaac",
-            )
-        )  # fmt: skip
+        hypervisor.ensure_network(NetworkPlan(name, str(uuid.uuid4()), "isolated", ipv4=serve(ipv4), ipv6=serve(ipv6)))
     hypervisor.ensure_overlay("kc-live-root", base="kc-live-starter", base_format="raw", capacity_bytes=128 << 20)
     plan = DomainPlan(
         uid=str(uuid.uuid4()), name="live", version=1, owner="owner", owner_label="tests", metadata="{}", arch="x86_64",

@@ -68,7 +68,11 @@ def test_a_created_vm_runs_and_has_its_address(service: LocalService, host: Memo
         ({"parameters": {"cpus": True}}, RefusedError, "cpus"),
         ({"parameters": {"x": 1}}, RefusedError, "parameter x: unknown"),
         ({"nics": [{"network": "default", "mac": "01:00:00:00:00:00"}]}, RefusedError, "mac"),
-        ({"nics": [{"network": "default", "ipv4": {"mode": "static"}}]}, RefusedError, "address"),
+        (
+            {"nics": [{"network": "default", "ipv4": {"mode": "none", "address": "10.0.0.5/24"}}]},
+            RefusedError,
+            r"spec\.nics\.0\.ipv4\.address: mode none takes no address",
+        ),
         ({"nics": [{"network": "default", "ipv4": {"mode": "static", "address": "10.0.0.5"}}]}, RefusedError, "CIDR"),
         (
             {"nics": [{"network": "default", "ipv4": {"mode": "static", "address": "10.0.0.5/24"}}]},

@@ -16,7 +16,8 @@ from kc_tui.screens.activity import ActivityScreen
 from kc_tui.screens.console import ConsoleScreen
 from kc_tui.screens.difference import DifferenceScreen
 from kc_tui.screens.history import HistoryScreen
-from kc_tui.screens.others import ImagesScreen, NetworksScreen, TypesScreen
+from kc_tui.screens.networks import NetworksScreen
+from kc_tui.screens.others import ImagesScreen, TypesScreen
 from kc_tui.screens.trash import TrashScreen
 from kc_tui.screens.vm import VMScreen
 from kc_tui.screens.vms import VMsScreen
@@ -45,7 +46,7 @@ def test_every_command_is_done_by_some_screen():
     ("key", "line"),
     [
         ("2", "debian-12 +x86_64 +3 GiB +515 MiB +2 +Debian 12, cloud"),
-        ("3", r"default +nat +192\.168\.150\.0/24 dhcp +– +5"),
+        ("3", r"default +\w+ +nat +192\.168\.150\.0/24 dhcp +host +5"),
         ("4", "tiny +1 +512 MiB +2 GiB +x86_64 +4 +cpus, memory, disk"),
         ("6", "11 m +creating +huge-1 +failed +2.0 s +no space left"),
     ],
@@ -60,7 +61,7 @@ async def test_each_section_lists_its_objects(lab: Lab, key: str, line: str):
     ("keys", "said"),
     [
         (("2", "j", "enter"), "Used by 2 VMs"),
-        (("3", "enter"), "fd00:1::/64"),
+        (("3", "enter"), r"ipv6 +fd00:1::/64, slaac"),
         (("4", "enter"), "3 parameters"),
         (("6", "j", "enter"), "No space left in the pool kc."),
     ],

@@ -21,6 +21,9 @@ from kc_tui.screens.vm import VMScreen
 pytestmark = pytest.mark.timeout(120)
 
 
+OFFICE = {"uplink": "bridge:br0", "ipv4": {"subnet": "10.0.0.0/24", "mode": "static"}, "gateway": "10.0.0.1"}
+
+
 def app_of(pilot: Pilot[None]) -> KCApp:
     assert isinstance(pilot.app, KCApp)
     return pilot.app
@@ -84,7 +87,7 @@ async def test_a_marked_few_are_paused_together_after_a_summary(tmp_path: Path):
 
 async def test_i_adds_a_nic_and_tells_a_bad_address_beside_it(tmp_path: Path):
     lab = Lab(tmp_path)
-    lab.add("Network", "office", {"uplink": "bridge:br0", "ipv4": {"subnet": "10.0.0.0/24", "mode": "static"}})
+    lab.add("Network", "office", OFFICE)
     lab.add_vm("web")
     async with running(make_app(lab)) as pilot:
         await press(pilot, "i")
@@ -105,7 +108,7 @@ async def test_i_adds_a_nic_and_tells_a_bad_address_beside_it(tmp_path: Path):
 
 async def test_an_address_outside_the_network_is_refused_beside_its_field_and_stays_typed(tmp_path: Path):
     lab = Lab(tmp_path)
-    lab.add("Network", "office", {"uplink": "bridge:br0", "ipv4": {"subnet": "10.0.0.0/24", "mode": "static"}})
+    lab.add("Network", "office", OFFICE)
     lab.add_vm("web")
     async with running(make_app(lab)) as pilot:
         await press(pilot, "i", "=office", "enter", "=172.16.0.5/24")

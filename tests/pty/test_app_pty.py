@@ -170,7 +170,7 @@ def test_an_editor_gets_the_terminal_and_gives_it_back(terminals: list[Terminal]
     editor.chmod(0o755)
     terminal = start(terminals, tmp_path, "hostile", VISUAL=str(editor))
     terminal.wait_for("● live", 60)
-    terminal.send("3e")
+    terminal.send("4e")
     terminal.wait_for("the editor is here")
     # A key that interrupts is the editor's: the shell script ends by it, KC does not.
     terminal.send("\x03")
@@ -178,10 +178,11 @@ def test_an_editor_gets_the_terminal_and_gives_it_back(terminals: list[Terminal]
     terminal.send("e")
     terminal.wait_for("the editor is here")
     terminal.send("r7\n")
+    terminal.wait_for("Change arm-tiny?")
     terminal.wait_for("+ metadata.rack")
     terminal.send("\r")
     deadline = time.monotonic() + 30
-    while "Change default?" in terminal.text() and time.monotonic() < deadline:
+    while "Change arm-tiny?" in terminal.text() and time.monotonic() < deadline:
         terminal.pump(0.05)
     terminal.send("h")
     terminal.wait_for("2 versions")

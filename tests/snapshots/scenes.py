@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.app import make_app, press, running, settle, until
+from support.told_networks import Told, tell
 from support.world import CREATE, NOW, Lab, make_samples, make_steps, standing_at, uid_of
 from textual.pilot import Pilot
 
@@ -18,7 +19,7 @@ from kc_tui.application import KCApp
 from kc_tui.screens.console import ConsoleScreen
 from kc_tui.screens.vms import VMsScreen
 from kc_tui.state.remembered import Remembered
-from snapshots import life
+from snapshots import life, segments
 
 SMALL = (80, 24)
 LARGE = (140, 40)
@@ -49,6 +50,7 @@ class Scene:
     theme: str = "crown"
     furnish: Callable[[Lab], None] | None = None
     remembered: Remembered | None = None
+    told: Told | None = None
 
 
 def fill(lab: Lab) -> None:
@@ -117,6 +119,12 @@ runcmd:
   - systemctl enable --now nginx
   - ufw allow 80/tcp
 """
+
+
+def fill_with_segments(lab: Lab) -> None:
+    """Put a router and a VXLAN into the usual lab."""
+    fill(lab)
+    segments.furnish_segments(lab)
 
 
 def fill_with_history(lab: Lab) -> None:
@@ -238,10 +246,6 @@ async def show_images(pilot: Pilot[None]) -> None:
     await press(pilot, "2", "j")
 
 
-async def show_networks(pilot: Pilot[None]) -> None:
-    await press(pilot, "3", "j")
-
-
 async def show_types(pilot: Pilot[None]) -> None:
     await press(pilot, "4", "j")
 
@@ -326,11 +330,16 @@ SCENES = (
     Scene("console", show_console, (SMALL,), furnish=fill),
     Scene("empty", show_empty, (SMALL,)),
     Scene("images", show_images, furnish=fill),
-    Scene("networks", show_networks, (SMALL,), furnish=fill),
+    Scene("networks", segments.show_networks, furnish=fill_with_segments, told=segments.TOLD),
+    Scene("network", segments.show_network, furnish=fill_with_segments, told=segments.TOLD),
+    Scene("network-new", segments.show_new_network, furnish=fill_with_segments),
+    Scene("network-review", segments.show_new_network_review, furnish=fill_with_segments),
+    Scene("topology", segments.show_topology, furnish=fill_with_segments, told=segments.TOLD),
     Scene("types", show_types, (SMALL,), furnish=fill),
     Scene("activity", show_activity, furnish=fill),
     Scene("wizard-1-image", show_image_page, (SMALL,), furnish=fill, remembered=_CHOSEN),
     Scene("wizard-2-network", show_network_page, (SMALL,), furnish=fill, remembered=_CHOSEN),
+    Scene("wizard-2-nic", segments.show_nic_options, (SMALL,), furnish=fill, remembered=_CHOSEN),
     Scene("wizard-3-type", show_type_page, (SMALL,), furnish=fill, remembered=_CHOSEN),
     Scene("wizard-4-name", show_name_page, (SMALL,), furnish=fill, remembered=_CHOSEN),
     Scene("wizard-5-review", show_review_page, furnish=fill, remembered=_CHOSEN),
@@ -349,7 +358,9 @@ async def play(scene: Scene, size: tuple[int, int], folder: Path) -> tuple[str, 
         lab = Lab(folder)
         if scene.furnish is not None:
             scene.furnish(lab)
-        app = make_app(lab, remembered=scene.remembered, theme=scene.theme)
+        told = scene.told
+        factory = None if told is None else lambda: tell(lab, told)
+        app = make_app(lab, remembered=scene.remembered, factory=factory, theme=scene.theme)
         async with running(app, size) as pilot:
             await scene.play(pilot)
             return draw_svg(app), read_text(app)

@@ -124,6 +124,11 @@ def meet_stranger(bench: Bench) -> None:
     bench.virsh("define", str(file))
 
 
+def adopt_stranger(bench: Bench) -> None:
+    meet_stranger(bench)
+    settle(bench.service, bench.service.adopt("stranger"))
+
+
 def have_snapshot(bench: Bench) -> None:
     make(bench)
     settle(bench.service, bench.service.act(NAME, "snapshot", {"snapshot": "s1"}))
@@ -214,6 +219,7 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
     "vm.reconcile": (Scenario(drift, act("reconcile")),),
     "vm.clone": (Scenario(make, lambda service, _files: service.clone(NAME, "copy")),),
     "vm.adopt": (Scenario(meet_stranger, lambda service, _files: service.adopt("stranger")),),
+    "vm.disown": (Scenario(adopt_stranger, lambda service, _files: service.delete("VM", "stranger")),),
     "vm.snapshot": (Scenario(make, act("snapshot", snapshot="s1")),),
     "vm.restore-snapshot": (Scenario(have_snapshot, act("restore-snapshot", snapshot="s1")),),
     "vm.delete-snapshot": (Scenario(have_snapshot, act("delete-snapshot", snapshot="s1")),),
@@ -226,6 +232,9 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
     ),
     "network.create": (Scenario(clear, create_network),),
     "network.update": (Scenario(make_network, update_network),),
+    "network.reconcile": (
+        Scenario(make_network, lambda service, _files: service.act_on_network("extra", "reconcile")),
+    ),
     "network.restore": (Scenario(trash_network, lambda service, _files: service.restore("Network", "extra")),),
     "network.delete": (Scenario(make_network, lambda service, _files: service.delete("Network", "extra")),),
     "image.create": (Scenario(clear, upload),),

@@ -25,13 +25,14 @@ from backend.hypervisor.plan import (
     DomainPlan,
     FoundDomain,
     FoundNic,
-    NetworkPlan,
     Sample,
 )
 from backend.hypervisor.protocol import Hypervisor
 from backend.hypervisor.xml import NAMESPACE
+from backend.network.plan import NetworkPlan
 from backend.service import ConsoleStream
 from support.boot_sector import SIZE, make_disk
+from support.network_sides import serve
 
 GREETING = b"KC test guest is up\r\n"
 URI = os.environ.get("KC_LIBVIRT_URI", "qemu:///system")
@@ -177,7 +178,7 @@ class Rig:
 
     def network(self, name: str = "net", **changes: Any) -> NetworkPlan:
         """Return the plan of an isolated network with DHCP."""
-        plan = NetworkPlan(f"{self.prefix}-{name}", str(uuid.uuid4()), "isolated", "", self.subnet, "dhcp")
+        plan = NetworkPlan(f"{self.prefix}-{name}", str(uuid.uuid4()), "isolated", ipv4=serve(self.subnet))
         return plan._replace(**changes)
 
     def power(self, plan: DomainPlan) -> str:

@@ -25,6 +25,7 @@ from backend.model.documents import Document, format_time, parse_time
 from backend.model.kinds import OPERATION, VM, find_kind
 from backend.operations import journal
 from backend.operations.domain_plan import plan_domain
+from backend.operations.guards import ensure_guards
 from support.memory_kc import furnish, make_service
 
 NOW = 1_767_366_245.0
@@ -146,6 +147,7 @@ class Lab:
             family, prefix = ("ipv6", 64) if ":" in address else ("ipv4", 24)
             domain.addresses = [Address(address, prefix, family, nics[0]["mac"], "lease")]
         self.host.domains[body["uid"]] = domain
+        ensure_guards(self.service.store, self.host, body)
 
     def _add_volume(self, name: str, kind: str, capacity: int, used: int) -> None:
         self.host.volumes.setdefault(name, (Volume(name, f"/memory/{name}", kind, capacity, used), b""))

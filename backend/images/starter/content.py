@@ -25,9 +25,10 @@ PACKAGES = (
     "lua-yaml",  # with Lua below: reads the seed, whose user-data is YAML
     "lua5.4",
     "ncurses-base",  # what bash knows of terminals
-    "ndisc6",  # tells whether a router advertisement says that addresses are managed
+    "ndisc6",  # tells what a router advertises apart from addresses and routes
     "nftables",
     "qemu-guest-agent",
+    "radvd",  # advertises the guest itself as a router
 )
 
 STATIC_SHELL = "busybox-static"
@@ -44,6 +45,7 @@ PROGRAMS = (
     "usr/sbin/dropbear",
     "usr/sbin/nft",
     "usr/sbin/qemu-ga",
+    "usr/sbin/radvd",
 )
 _DATA = ("etc/iproute2/*", "usr/lib/terminfo/[lsvx]/*", "usr/share/lua/5.4/lyaml/*.lua")
 _LOADED_LIBRARIES = ("usr/lib/*/lua/5.4/yaml.so",)

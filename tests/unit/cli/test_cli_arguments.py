@@ -13,8 +13,8 @@ from support.command_line import CommandLine
 from backend.errors import UsageError
 from kc_tui.cli.arguments import build_tree, parse_assignment, parse_metadata, parse_value
 from kc_tui.cli.main import split_front
+from kc_tui.cli.nic_options import parse_nic
 from kc_tui.cli.reporting import wants_json
-from kc_tui.cli.vm_create import parse_nic
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0= me@home"
 
@@ -303,8 +303,6 @@ def test_a_network_takes_modes_and_an_existing_libvirt_network(kc):
     "arguments",
     [
         ("network", "create", "lab", "--vxlan", "vni=1,local=10.0.0.1"),
-        ("network", "create", "lab", "--gateway", "vm:fw"),
-        ("network", "create", "lab", "--gateway", "router:r1"),
         ("network", "create", "lab", "--ipv4-mode", "magic"),
         ("type", "create", "t", "--cpus", "1", "--memory", "512", "--disk", "2", "--target", "hardware"),
         ("type", "create", "t", "--cpus", "0", "--memory", "512", "--disk", "2"),
@@ -441,7 +439,7 @@ def test_every_command_that_is_told_about_can_be_parsed_and_has_help(kc):
     assert {"vm", "vm nic", "vm nic add", "vm disk grow", "vm cd eject", "vm snapshot restore"} <= set(paths)
 
 
-@pytest.mark.parametrize("verb", ["list", "add", "remove"])
+@pytest.mark.parametrize("verb", ["list", "add", "set", "remove"])
 def test_each_action_on_nics_has_help_of_its_own(kc, verb):
     told = kc("vm", "nic", verb, "--help").out
     assert told.startswith(f"usage: kc vm nic {verb} NAME")

@@ -279,7 +279,6 @@ def test_scripts_tell_of_no_hidden_command():
     for shell in ("bash", "zsh", "fish"):
         done = subprocess.run([*PROGRAM, "completion", shell], capture_output=True, text=True, timeout=30, check=True)
         assert "__resume" not in done.stdout
-        assert "--vxlan" not in done.stdout
         assert "--after" not in done.stdout
 
 

@@ -189,7 +189,7 @@ COMPLETIONS = [
     ("kc type set tiny spec.hardware.me", {"spec.hardware.memoryMiB="}),
     ("kc type set tiny a=b spec.hardware.c", {"spec.hardware.cpus="}),
     ("kc type set tiny --unset spec.hardware.d", {"spec.hardware.diskGiB"}),
-    ("kc vm nic ", {"list", "add", "remove"}),
+    ("kc vm nic ", {"list", "add", "set", "remove"}),
     ("kc type undo t", {"tiny"}),
     ("kc type undo tiny t", set()),
 ]

@@ -38,7 +38,14 @@ macs = st.integers(0, 0xFFFFFF).map(
     lambda number: f"52:54:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
 )
 nics = st.builds(
-    NicPlan, id=ids, mac=macs, network=st.just("") | ids, bridge=st.just("") | ids, mtu=st.sampled_from([0, 1400, 9000])
+    NicPlan,
+    id=ids,
+    mac=macs,
+    network=st.just("") | ids,
+    bridge=st.just("") | ids,
+    mtu=st.sampled_from([0, 1400, 9000]),
+    tap=st.sampled_from(["", "kt0123456789"]),
+    isolated=st.booleans(),
 )
 machines = st.sampled_from(
     [

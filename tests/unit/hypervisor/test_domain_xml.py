@@ -29,7 +29,10 @@ CASES = {
     "block-and-bridge": (
         make_plan(
             disks=(DiskPlan("root", "root", "raw"), DiskPlan("data", "data", "raw")),
-            nics=(NicPlan("wan", "52:54:00:12:34:57", bridge="br0", mtu=9000), NicPlan("", "52:54:00:12:34:58")),
+            nics=(
+                NicPlan("wan", "52:54:00:12:34:57", bridge="br0", mtu=9000, tap="kt0123456789", isolated=True),
+                NicPlan("", "52:54:00:12:34:58", tap="kt9876543210", isolated=True),
+            ),
             seed="",
         ),
         {"is_block": True, "log": False},

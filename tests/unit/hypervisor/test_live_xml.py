@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.hypervisor.domain_xml import Place, Placement, Source, build_domain
-from backend.hypervisor.live_devices_xml import add_disk, change_disc, move_nic
+from backend.hypervisor.live_devices_xml import add_disk, change_disc, isolate_nic, move_nic, read_nic
 from backend.hypervisor.live_xml import (
     choose_places,
     find_differences,
@@ -22,7 +22,7 @@ from backend.hypervisor.live_xml import (
     read_places,
 )
 from backend.hypervisor.plan import DiskPlan, DomainPlan, NicPlan
-from backend.hypervisor.xml import parse
+from backend.hypervisor.xml import attribute, parse
 
 LIVE = """
 <domain type='qemu' id='1'><name>web</name>
@@ -115,10 +115,35 @@ UP = LIVE.replace("<link state='down'/>", "")
         ({"adopted": True, "disks": (), "cdrom": "x", "firmware": "bios", "cpus": 3, "name": "new"}, ["cpus", "name"]),
         ({"adopted": True, "disks": (), "nics": (NICS[0]._replace(mtu=0), *NICS[1:2])}, []),
         ({"adopted": True, "disks": (), "nics": NICS[1:]}, ["nic:nic0"]),
+        # A domain of an earlier definition keeps its tap, and has nothing to wait for.
+        ({"nics": (NICS[0]._replace(tap="kt0123456789"), *NICS[1:])}, []),
+        ({"nics": (NICS[0]._replace(isolated=True), *NICS[1:])}, ["nic:nic0"]),
+        ({"nics": (*NICS[:2], NICS[2]._replace(isolated=True))}, []),
+        ({"adopted": True, "disks": (), "nics": (NICS[0]._replace(isolated=True), *NICS[1:])}, ["nic:nic0"]),
     ],
 )
 def test_what_differs_is_named_once_and_nothing_else_is(changes: dict[str, Any], words: list[str]) -> None:
     assert differences(UP, **changes) == words
+
+
+def test_a_nic_that_is_isolated_differs_unless_it_was_so_when_its_domain_was_adopted() -> None:
+    isolated = UP.replace("<target dev='vnet1'/>", "<port isolated='yes'/><target dev='vnet1'/>")
+    assert differences(isolated) == ["nic:nic0"]
+    assert differences(isolated, nics=(NICS[0]._replace(isolated=True), *NICS[1:])) == []
+    assert differences(isolated, adopted=True, disks=()) == []
+
+
+def test_a_nic_moves_and_is_isolated_with_all_else_as_it_was() -> None:
+    found = read_live(UP).nics[0]
+    alone = parse(isolate_nic(found, isolated=True))
+    moved = parse(move_nic(found, NICS[0]._replace(network="other", isolated=True, tap="kt0123456789"), is_up=True))
+    for changed in (alone, moved):
+        assert [port.get("isolated") for port in changed.findall("port")] == ["yes"]
+        # What runs keeps its tap.
+        assert attribute(changed, "target", "dev") == "vnet1"
+        assert attribute(changed, "address", "bus") == "0x01"
+    assert parse(isolate_nic(read_nic(alone), isolated=False)).find("port") is None
+    assert parse(move_nic(read_nic(alone), NICS[0], is_up=True)).find("port") is None
 
 
 def test_a_line_that_is_down_is_a_difference() -> None:

@@ -15,13 +15,16 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft7Validator
 
 from backend.errors import RefusedError
+from backend.images.cloud_config import load_schema
 from backend.images.seed import SeedNic, build_seed
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHx4 me@example.org"
 OTHER = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY= you"
 MAC = "52:54:00:00:00:01"
+NETWORK = Draft7Validator(load_schema("schema-network-config-v2.json"))
 
 
 def build(**changes: object) -> bytes:
@@ -47,9 +50,10 @@ def read_yaml(image: bytes, name: str) -> dict:
 
 
 def describe(**fields: object) -> dict:
-    """Return the network configuration of a single NIC."""
+    """Return the network configuration of a single NIC, which fits cloud-init's own schema."""
     image = build(nics=[SeedNic("nic0", MAC, **fields)])
     config = read_yaml(image, "network-config")
+    NETWORK.validate(config)
     assert config["version"] == 2
     return config["ethernets"]["nic0"]
 
@@ -162,6 +166,7 @@ def test_no_comment_of_a_key_breaks_out(comment: str) -> None:
     [
         ({"ipv4_mode": "dhcp"}, {"dhcp4": True, "dhcp6": False, "accept-ra": False}),
         ({"ipv6_mode": "slaac"}, {"dhcp4": False, "dhcp6": False, "accept-ra": True}),
+        ({"ipv6_mode": "stateless"}, {"dhcp4": False, "dhcp6": False, "accept-ra": True}),
         ({"ipv6_mode": "dhcpv6"}, {"dhcp4": False, "dhcp6": True, "accept-ra": True}),
         ({"ipv4_mode": "dhcp", "ipv6_mode": "slaac"}, {"dhcp4": True, "dhcp6": False, "accept-ra": True}),
         ({}, {"dhcp4": False, "dhcp6": False, "accept-ra": False, "optional": True}),
@@ -180,6 +185,8 @@ def test_a_static_nic_has_its_addresses_routes_name_servers_and_mtu() -> None:
         ipv6_address="FD00:1::0:5/64",
         ipv6_gateway="fe80::1",
         dns=("10.0.0.1", "fd00:1::1"),
+        search=("kc.example", "example.org"),
+        routes=(("10.9.0.0/16", "10.0.0.9"), ("FD09::/48", "fd00:1::0:9")),
         mtu=1450,
     )
     assert nic == {
@@ -188,14 +195,31 @@ def test_a_static_nic_has_its_addresses_routes_name_servers_and_mtu() -> None:
         "dhcp6": False,
         "accept-ra": False,
         "addresses": ["10.0.0.5/24", "fd00:1::5/64"],
-        "routes": [{"to": "0.0.0.0/0", "via": "10.0.0.1"}, {"to": "::/0", "via": "fe80::1"}],
-        "nameservers": {"addresses": ["10.0.0.1", "fd00:1::1"]},
+        "routes": [
+            {"to": "0.0.0.0/0", "via": "10.0.0.1"},
+            {"to": "10.9.0.0/16", "via": "10.0.0.9"},
+            {"to": "::/0", "via": "fe80::1"},
+            {"to": "fd09::/48", "via": "fd00:1::9"},
+        ],
+        "nameservers": {"addresses": ["10.0.0.1", "fd00:1::1"], "search": ["kc.example", "example.org"]},
         "mtu": 1450,
     }
 
 
 def test_a_static_nic_without_a_gateway_has_no_route() -> None:
     assert "routes" not in describe(ipv4_mode="static", ipv4_address="10.0.0.5/24")
+
+
+@pytest.mark.parametrize("mode", ["slaac", "stateless", "dhcpv6"])
+def test_only_routes_that_no_server_tells_are_given_to_a_nic_that_asks_one(mode: str) -> None:
+    routes = (("10.9.0.0/16", "10.0.0.9"), ("fd09::/48", "fd00:1::9"))
+    nic = describe(ipv4_mode="dhcp", ipv6_mode=mode, ipv6_gateway="fd00:1::1", routes=routes)
+    assert nic["routes"] == [{"to": "fd09::/48", "via": "fd00:1::9"}]
+    assert "routes" not in describe(routes=routes)
+
+
+def test_search_domains_stand_without_name_servers_too() -> None:
+    assert describe(ipv4_mode="dhcp", search=("kc.example",))["nameservers"] == {"search": ["kc.example"]}
 
 
 def test_addresses_of_another_mode_are_left_out() -> None:
@@ -225,6 +249,14 @@ def test_every_nic_is_found_by_its_own_mac() -> None:
         ({"ipv6_mode": "static", "ipv6_address": "fd00::1%eth0\n/64"}, "not an address"),
         ({"ipv4_mode": "static", "ipv4_address": "10.0.0.5/24", "ipv4_gateway": "10.0.0.1\n"}, "not an address"),
         ({"dns": ("resolver.example",)}, "not an address"),
+        ({"search": ("a b",)}, "search domain"),
+        ({"search": (".".join(["a" * 63] * 4),)}, "search domain"),
+        (
+            {"ipv4_mode": "static", "ipv4_address": "10.0.0.5/24", "routes": (("10.9.0.1/16", "10.0.0.9"),)},
+            "an address",
+        ),
+        ({"ipv4_mode": "static", "ipv4_address": "10.0.0.5/24", "routes": (("10.9.0.0/16", "fe80::1"),)}, "an address"),
+        ({"ipv6_mode": "slaac", "routes": (("fd09::/48", "fd00::9%eth0"),)}, "not an address"),
         ({"mtu": 67}, "MTU"),
         ({"mtu": -1}, "MTU"),
     ],

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.hypervisor.plan import Sample
+from kc_tui.state.addressing import complain_about_addressing, plan_address
 from kc_tui.state.counting import count_vms
+from kc_tui.state.draft import Nic
 from kc_tui.state.fields import make_fields
 from kc_tui.state.glyphs import UNICODE
 from kc_tui.state.resizing import describe_type, read_changes, read_texts
@@ -17,13 +19,11 @@ from kc_tui.state.vm_parts import describe_restoring, draw_adoption, drift_chang
 from kc_tui.state.vm_wiring import describe_wiring
 from kc_tui.state.vm_wishes import (
     add_nic,
-    complain_about_addressing,
     complain_about_size,
     disk_sizes,
     grow_disk,
     insert_disc,
     move_to_type,
-    plan_address,
     remove_disk,
     remove_nic,
 )
@@ -48,7 +48,7 @@ def text_of(lines: Any) -> str:
 
 def test_a_wish_changes_its_part_and_leaves_the_spec_that_it_was_given():
     before = repr(SPEC)
-    assert add_nic(SPEC, "office", "10.0.0.5/24", "")["nics"][1] == {
+    assert add_nic(SPEC, Nic("office", "10.0.0.5/24"))["nics"][1] == {
         "network": "office", "ipv4": {"mode": "static", "address": "10.0.0.5/24"}, "ipv6": {"mode": "network"},
     }  # fmt: skip
     assert remove_nic(SPEC, "nic0")["nics"] == []
@@ -72,8 +72,11 @@ def test_another_type_takes_only_the_parameters_that_it_has():
     [
         ("", "ipv4", ""),
         ("dhcp", "ipv4", ""),
-        ("slaac", "ipv4", "dhcp, none, or an address such as 10.0.0.5/24"),
-        ("static", "ipv4", "dhcp, none, or an address such as 10.0.0.5/24"),
+        ("slaac", "ipv4", "dhcp, none, static, or an address such as 10.0.0.5/24"),
+        ("static", "ipv4", ""),
+        ("dhcp 10.0.0.5/24", "ipv4", ""),
+        ("dhcp 10.0.0.5", "ipv4", "add a prefix: /24"),
+        ("none 10.0.0.5/24", "ipv4", "dhcp, none, static, or an address such as 10.0.0.5/24"),
         ("10.0.0.5", "ipv4", "add a prefix: /24"),
         ("fd00::5/64", "ipv6", ""),
         ("10.0.0.5/24", "ipv6", "no IPv6 address"),

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from backend.errors import ConflictError, FailedError, NotFoundError, RefusedError
 from backend.model.schemas import validate_document
+from kc_tui.state.addressing import complain_about_address
 from kc_tui.state.create_vm import (
     PublicKey,
     build_arguments,
     build_document,
     chosen_values,
-    complain_about_address,
     complain_about_name,
     describe_addressing,
     describe_making,

@@ -1,5 +1,5 @@
 -- network.lua FILE NAME MAC: what a network-config (version 2, ethernets) says of one interface, as lines for `nic`:
---   name NEW | mtu N | dhcp4 yes|no | dhcp6 yes|no | ra yes|no | address CIDR | route TO VIA METRIC onlink
+--   name NEW | mtu N | dhcp4 yes|no | dhcp6 yes|no | ra yes|no | address CIDR | route TO VIA METRIC
 --   nameserver ADDRESS | search DOMAIN
 -- An interface that it does not name, or no file at all, means DHCPv4 and router advertisements.
 -- Each problem is one line on standard error; none stops the rest.
@@ -59,7 +59,7 @@ local function find(network)
     return keys[1] and ethernets[keys[1]]
 end
 
-local function say_route(to, via, metric, onlink)
+local function say_route(to, via, metric)
     if to == "0.0.0.0/0" or to == "::/0" then
         to = "default"
     end
@@ -74,7 +74,7 @@ local function say_route(to, via, metric, onlink)
         return
     end
     -- A field that is missing before one that is there is a dash.
-    say("route", to, via or "-", metric or "-", onlink and "onlink" or "-")
+    say("route", to, via or "-", metric)
 end
 
 local function say_ethernet(ethernet)
@@ -108,10 +108,7 @@ local function say_ethernet(ethernet)
         end
     end
     for _, route in ipairs(items(child(ethernet, "routes"))) do
-        say_route(
-            child(route, "to"), child(route, "via"), whole_number(child(route, "metric")),
-            document.boolean(child(route, "on-link"))
-        )
+        say_route(child(route, "to"), child(route, "via"), whole_number(child(route, "metric")))
     end
     local nameservers = child(ethernet, "nameservers")
     for _, server in ipairs(items(child(nameservers, "addresses"))) do
