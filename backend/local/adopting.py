@@ -108,8 +108,9 @@ class _Wish:
     def preview(self) -> Adoption:
         """Return it in words."""
         spec = self._spec
+        cpus = spec["parameters"]["cpus"]
         managed = [
-            f"{spec['parameters']['cpus']} CPUs, {spec['parameters']['memoryMiB']} MiB of memory",
+            f"{cpus} CPU{'' if cpus == 1 else 's'}, {spec['parameters']['memoryMiB']} MiB of memory",
             *(f"NIC {nic['mac']} on network {nic['network']}" for nic in spec["nics"]),
             "name, description, power and start with the host",
             *(f"a {'network' if each['kind'] == NETWORK.name else 'machine type'} {each['name']} is made for it"

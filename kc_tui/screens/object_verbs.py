@@ -15,6 +15,8 @@ from kc_tui.messages import ErrorOccurred, OpenHistory
 from kc_tui.screens.changing import ChangingScreen, propose_undo
 from kc_tui.state.formatting import format_age, join_words, pluralise
 
+_LEFT = "KC manages it no more. Its domain and its disks stay with libvirt, as they are."
+
 
 def name_subjects(subjects: Sequence[Subject]) -> str:
     """Return what a question calls its objects: the name of one, the number of several."""
@@ -87,6 +89,8 @@ class ObjectVerbs(ChangingScreen):
         grace = session.grace_hours * 3600
         if not grace:
             return ""
+        if all(subject.is_adopted for subject in subjects):
+            return f"{_LEFT} Until the trash forgets it, it can be taken up again from there."
         until = time.strftime("%d %b %H:%M", time.localtime(session.clock() + grace))
         is_one, are_vms = len(subjects) == 1, subjects[0].kind == VM.command
         goes, its, they = ("It goes", "its", "it") if is_one else ("They go", "their", "they")
@@ -101,6 +105,8 @@ class ObjectVerbs(ChangingScreen):
 def describe_end(subjects: Sequence[Subject]) -> str:
     """Return what follows from a deletion for good."""
     its, is_, it = ("its", "is", "it") if len(subjects) == 1 else ("their", "are", "they")
+    if all(subject.is_adopted for subject in subjects):
+        return _LEFT
     if subjects[0].kind == VM.command:
         return f"The power is cut, and {its} disks are destroyed. This cannot be taken back."
     return f"{it.capitalize()} {is_} removed from the host. This cannot be taken back."

@@ -303,6 +303,8 @@ async def test_a_foreign_domain_is_shown_in_full_before_it_is_adopted(tmp_path: 
         )
         await run(pilot, "vm.add-disk", None)
         await see(pilot, "old-mail was adopted: its disks are not KC's")
+        await press(pilot, "d")
+        await see(pilot, "KC manages it no more")
 
 
 async def test_the_viewer_tells_where_the_screen_is_and_copies_the_command(tmp_path: Path):
