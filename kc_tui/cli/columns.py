@@ -134,20 +134,13 @@ def describe_network_state(document: Document) -> Cell:
     return Cell(f"{state}, stale" if status.get("stale") else state, _NETWORK_TONES.get(state, ""))
 
 
-def describe_uplink(spec: dict[str, Any]) -> str:
-    """Return by what a network reaches the outside: `nat`, `isolated, vxlan 100`."""
-    vxlan = spec.get("vxlan")
-    if not isinstance(vxlan, dict):
-        return str(spec.get("uplink", ""))
-    joined = "vxlan" if vxlan.get("vni") is None else f"vxlan {vxlan['vni']}"
-    return joined if spec.get("uplink") == "isolated" else f"{spec.get('uplink', '')}, {joined}"
-
-
 def _show_subnet(side: dict[str, Any]) -> str:
     return f"{side.get('subnet')} {side.get('mode')}" if side.get("subnet") else DASH
 
 
 def _show_network(document: Document) -> Sequence[Value]:
+    from kc_tui.state.network_facts import describe_uplink  # noqa: PLC0415 - networks only
+
     spec, status = document["spec"], document.get("status", {})
     problems = status.get("problems") or ()
     remark = str(problems[0].get("message", "")) if problems else str(spec.get("description", ""))

@@ -18,11 +18,12 @@ from kc_tui.cli.columns import (
     show_time,
     sort_addresses,
 )  # fmt: skip
-from kc_tui.cli.network_details import describe_guards, describe_network
+from kc_tui.cli.network_details import describe_network
 from kc_tui.cli.output import format_json
 from kc_tui.cli.parts import list_disks
 from kc_tui.cli.type_details import describe_type
 from kc_tui.state.formatting import GIB, format_bytes, format_mebibytes, pluralise
+from kc_tui.state.network_facts import describe_guards
 
 Lines = Iterator[tuple[str, str]]
 

@@ -11,7 +11,7 @@ from backend.errors import UsageError
 from backend.model.documents import Document
 from backend.model.kinds import NETWORK
 from kc_tui.cli.arguments import Parser, add_metadata, add_timeout, build_tree, parse_count
-from kc_tui.cli.network_values import parse_duration, parse_rate
+from kc_tui.state.network_values import parse_duration, parse_rate
 
 _WHAT = "kc network create"
 _SLAAC_PREFIX = "/64"

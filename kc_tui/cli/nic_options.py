@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from backend.model.documents import Document
-from kc_tui.cli.network_values import parse_rate
+from kc_tui.state.network_values import parse_rate
 
 NIC_OPTIONS = """ipv4=MODE or CIDR, ipv6=MODE or CIDR (MODE: network, none, static, dhcp, slaac, stateless, dhcpv6;
 CIDR: a static address, static alone lets KC choose one), reserve=CIDR (what DHCP keeps for it), mac=M,

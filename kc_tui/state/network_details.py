@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from backend.model.documents import Document
-from kc_tui.cli.network_details import describe_network
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.images import list_metadata, list_users
 from kc_tui.state.lines import Line, heading, join_parts, labelled
+from kc_tui.state.network_facts import describe_facts
 from kc_tui.state.networks import judge, list_problems
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run
@@ -18,10 +18,6 @@ _LABEL: Final = 15
 _MOST: Final = 200
 """Addresses and leases that are listed; a /16 can have more than anybody reads."""
 _MANY: Final = 1_000_000
-_OWN: Final = ("state", "description")
-"""Facts that are told at the top in a way of their own."""
-_ELSEWHERE: Final = ("problems", "addresses", "leases", "vms", "free")
-"""What of a status is told in parts of their own, where lists are bounded."""
 
 
 def describe(
@@ -73,11 +69,8 @@ def _list_problems(network: Document, glyphs: Glyphs) -> list[Line]:
 
 
 def _list_facts(network: Document, status: Mapping[str, Any]) -> list[Line]:
-    left = {key: value for key, value in status.items() if key not in _ELSEWHERE}
     lines: list[Line] = []
-    for label, text in describe_network({**network, "status": left}):
-        if label in _OWN:
-            continue
+    for label, text in describe_facts({**network, "status": status}):
         lines += [
             labelled(label if number == 0 else "", _judge_fact(label, part, status), width=_LABEL)
             for number, part in enumerate(text.split("\n"))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from backend.model.documents import Document
-from kc_tui.cli.columns import describe_uplink
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.listing import Entry, natural_key
+from kc_tui.state.network_facts import describe_uplink
 from kc_tui.state.operations import describe_busy, describe_progress
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Align, Cell, Column, Row, Run

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final
 
 from backend.model.documents import Document, name_of
-from kc_tui.cli.network_values import format_rate, parse_rate
 from kc_tui.state.addressing import (
     FAMILIES,
     MODES,
@@ -21,6 +20,7 @@ from kc_tui.state.addressing import (
 )
 from kc_tui.state.draft import Nic
 from kc_tui.state.form_field import ADVANCED, FormField
+from kc_tui.state.network_values import format_rate, parse_rate
 
 LEAST_RATE: Final = 8192
 """Bytes a second."""

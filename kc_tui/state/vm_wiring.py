@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from backend.model.documents import Document, name_of
-from kc_tui.cli.network_details import describe_guards
 from kc_tui.state.create_vm import describe_addressing, describe_hardware
 from kc_tui.state.formatting import format_bytes
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import Line, heading, join_parts, labelled
+from kc_tui.state.network_facts import describe_guards
 from kc_tui.state.nic_options import read_nic
 from kc_tui.state.roles import Role
 from kc_tui.state.table import Run

@@ -14,7 +14,6 @@ from backend.model.kinds import NETWORK, VM
 from backend.service import Accepted, Preview, Service
 from backend.text import sanitise
 from kc_tui.cleaning import clean
-from kc_tui.cli.network_details import describe_network
 from kc_tui.clipboard import CopyRequested
 from kc_tui.commands import BarEntry
 from kc_tui.screens.changing import describe_cuts, describe_notice, is_overtaken
@@ -22,6 +21,7 @@ from kc_tui.session import Session
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.lines import BLANK, Line, heading, labelled
 from kc_tui.state.network_draft import NetworkDraft
+from kc_tui.state.network_facts import describe_facts
 from kc_tui.state.network_wishes import (
     STEPS,
     TITLES,
@@ -258,7 +258,7 @@ class CreateNetworkWizard(WizardScreen):
         effects = self._preview.effects if self._preview is not None else []
         facts = [
             labelled(label if number == 0 else "", text, width=_LABEL)
-            for label, whole in describe_network({**after, "status": {}})
+            for label, whole in describe_facts({**after, "status": {}})
             for number, text in enumerate(whole.split("\n"))
         ]
         lines: list[Line] = [(Run(self.name_text, Role.STRONG),), *facts, BLANK]

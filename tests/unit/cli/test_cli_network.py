@@ -10,8 +10,8 @@ import pytest
 from support.command_line import CommandLine
 
 from backend.model.schemas import validate_document
-from kc_tui.cli.network_values import format_rate, format_seconds, parse_duration, parse_rate
 from kc_tui.cli.nic_options import parse_nic, parse_options
+from kc_tui.state.network_values import format_rate, format_seconds, parse_duration, parse_rate
 
 HOSTILE = "\x1b[2J\u202eevil\n"
 V4 = ("--ipv4", "10.0.0.0/24")
