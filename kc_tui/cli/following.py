@@ -126,6 +126,11 @@ class Follower:
                 raise
             except KeyboardInterrupt:
                 self._handle_ctrl_c(running)
+            except RuntimeError as error:
+                # A ctrl-c that meets a condition taking its lock back ends in a complaint about that lock.
+                if type(error.__context__) is not KeyboardInterrupt:
+                    raise
+                self._handle_ctrl_c(running)
             except TimedOutError:
                 raise
             except KCError as error:

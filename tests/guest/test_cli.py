@@ -105,7 +105,8 @@ def test_an_image_from_a_file_and_back_out(ready_kc: Kc, tmp_path: Path, name: s
 def test_a_network_and_a_type_from_their_flags(ready_kc: Kc, name: str) -> None:
     made = ready_kc("network", "create", name, "--uplink", "isolated", "--ipv4", "10.213.7.0/24", "-o", "json")
     assert made.status == 0, made.stderr
-    assert made.json()["spec"]["ipv4"] == {"subnet": "10.213.7.0/24", "mode": "dhcp"}
+    ipv4 = made.json()["spec"]["ipv4"]
+    assert (ipv4["subnet"], ipv4["mode"]) == ("10.213.7.0/24", "dhcp")
     parameter = '{"cpus": {"type": "integer", "minimum": 1, "maximum": 2, "default": 1}}'
     sizes = ("--cpus", "1", "--memory", "128", "--disk", "1")
     assert ready_kc("type", "create", name, *sizes, "--parameter", parameter).status == 0

@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.libvirt]
 
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_TAP = r"\bkt[0-9a-f]{10}\b"
 _NETWORK = re.compile(r"kc-[0-9a-f]{10}$")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _KINDS = ("VM", "Network", "Image", "MachineType", "Trash")
@@ -123,7 +124,9 @@ def take_picture(bench: Bench) -> list[str]:
     volumes = [line.split()[0] for line in bench.virsh("vol-list", "kc").splitlines() if line.strip()]
     lines += sorted(re.sub(_UID, give_name, line) for line in volumes)
     lines += sorted(re.sub(_NETWORK, "<network>", line) for line in bench.virsh("net-list", "--all", "--name").split())
-    return [re.sub(_TIME, "<time>", re.sub(_MAC, "<mac>", re.sub(_UID, give_name, line))) for line in lines]
+    for pattern, word in ((_TIME, "<time>"), (_MAC, "<mac>"), (_TAP, "<tap>")):
+        lines = [re.sub(pattern, word, line) for line in lines]
+    return [re.sub(_UID, give_name, line) for line in lines]
 
 
 def flatten(value: Any) -> Iterator[str]:

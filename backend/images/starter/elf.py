@@ -30,7 +30,7 @@ def needed(content: bytes) -> list[str]:
         return []
     try:
         return _needed(content)
-    except (struct.error, StopIteration) as error:
+    except (struct.error, StopIteration, OverflowError) as error:
         msg = "broken ELF file"
         raise ValueError(msg) from error
 

@@ -228,3 +228,25 @@ def test_a_console_needs_a_terminal(kc):
     result = kc("vm", "console", "web")
     assert result.code == 2
     assert "--log" in result.err
+
+
+def test_a_ctrl_c_that_meets_a_lock_just_then_cancels_too(kc, monkeypatch):
+    wait, times = kc.service.wait, []
+
+    def interrupted(*arguments, **more):
+        times.append(1)
+        if len(times) > 1:
+            return wait(*arguments, **more)
+        try:
+            raise KeyboardInterrupt  # noqa: TRY301 - it comes from outside, wherever the program is
+        except KeyboardInterrupt:
+            # As `threading.Condition` does where the signal comes while it takes its lock back.
+            message = "cannot release un-acquired lock"
+            raise RuntimeError(message)  # noqa: B904 - so that its context is what it is there
+
+    monkeypatch.setattr(kc.service, "wait", interrupted)
+    kc.service.gate.clear()
+    left = kc("vm", "create", "web", "--image", "starter", "--network", "default", "--type", "tiny")
+    assert "cancelling op-1" in left.err
+    assert left.code == 130
+    assert ("VM", "web") not in kc.service.documents

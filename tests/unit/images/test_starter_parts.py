@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.errors import FailedError, RefusedError
@@ -183,6 +183,7 @@ def test_a_broken_elf_file_is_a_value_error_at_worst(noise: bytes) -> None:
 @given(
     cut=st.integers(min_value=6, max_value=4096), at=st.integers(min_value=6, max_value=4095), byte=st.integers(0, 255)
 )
+@example(cut=6, at=39, byte=128)
 def test_a_damaged_program_is_a_value_error_at_worst(cut: int, at: int, byte: int) -> None:
     damaged = bytearray(Path("/bin/true").read_bytes())
     damaged[at] = byte
