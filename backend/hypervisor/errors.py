@@ -67,6 +67,7 @@ _NO_ROOM = r"(?i)no space left|disk quota exceeded|not enough (free )?space|enos
 _HINTS: tuple[tuple[str, str], ...] = (
     (r"virtlogd", "start it: `virtlogd -d`, or `systemctl start virtlogd`"),
     (r"network '.*' is not active", "start the network: `virsh net-start NAME`"),
+    (r"interface MTU on '.*'|bridge .*No such device", "the host has no such bridge: `ip link add NAME type bridge`"),
     (r"pool '.*' is not active", "start the pool: `virsh pool-start NAME`, or `kc init`"),
     (r"[Cc]annot allocate memory|set up guest memory", "stop another VM, or give this one less memory"),
     (r"dnsmasq.*(not found|[Nn]o such file)|find .*dnsmasq", "install it: `apt-get install dnsmasq-base`"),

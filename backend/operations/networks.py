@@ -16,6 +16,7 @@ from backend.model.networks import (
     Family,
     dynamic_ranges,
     host_address,
+    is_own,
     libvirt_name,
     libvirt_uid,
     mode_of,
@@ -101,8 +102,12 @@ def _plan_vxlan(network: Document) -> Vxlan | None:
 
 
 def ensure_network(store: Store, hypervisor: Hypervisor, network: Document) -> None:
-    """Have the segment of a document up, and what its DHCP keeps for clients as the documents say."""
-    _settle(store, network, hypervisor.ensure_network)
+    """Have the segment of a document up, and what its DHCP keeps for clients as the documents say.
+
+    A bridge of the host's own is the operator's affair: it may come later, and its network's status tells.
+    """
+    if is_own(network):
+        _settle(store, network, hypervisor.ensure_network)
 
 
 def replace_network(store: Store, hypervisor: Hypervisor, network: Document) -> None:
