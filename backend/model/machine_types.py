@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from backend.model.base import Model
-from backend.model.parameters import TYPE_SETTINGS
+from backend.model.parameters import BOUNDS, TYPE_SETTINGS
 
 
 class Hardware(Model):
     """The fixed settings of a machine type; a parameter of the same name overrides one."""
 
-    cpus: Annotated[int, Field(ge=1, le=240, title="CPUs")] = 1
-    memory_mib: Annotated[int, Field(ge=64, le=16 << 20, title="Memory")] = 512
-    disk_gib: Annotated[int, Field(ge=1, le=1 << 20, title="Disk")] = 2
+    cpus: Annotated[int, Field(ge=BOUNDS["cpus"][0], le=BOUNDS["cpus"][1], title="CPUs")] = 1
+    memory_mib: Annotated[int, Field(ge=BOUNDS["memoryMiB"][0], le=BOUNDS["memoryMiB"][1], title="Memory")] = 512
+    disk_gib: Annotated[int, Field(ge=BOUNDS["diskGiB"][0], le=BOUNDS["diskGiB"][1], title="Disk")] = 2
     max_cpus: Annotated[int, Field(ge=0, le=240, title="Most CPUs while it runs")] = Field(
         default=0, description="how many CPUs a running VM can be given; 0, or less than it has: as many as it has"
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Settings that stand in the type itself, not in its hardware, and what a type of an earlier shape means by its silence.
 TYPE_SETTINGS: Final[dict[str, Any]] = {"firmware": "bios", "secureBoot": False, "cpuModels": []}
+# What KC can do with a setting, whatever a type allows: the least and the most.
+BOUNDS: Final = {"cpus": (1, 240), "memoryMiB": (64, 16 << 20), "diskGiB": (1, 1 << 20)}
 # How much a running VM can be given -> what it has.
 HEADROOM: Final = {"maxCpus": "cpus", "maxMemoryMiB": "memoryMiB"}
 

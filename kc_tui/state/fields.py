@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from backend.model.parameters import describe_limits, parse_quantity, resolve_hardware, unit_of
+from backend.model.parameters import BOUNDS, describe_limits, parse_quantity, resolve_hardware, unit_of
 
 _UNITS: Final = ("MiB", "GiB", "Bytes", "Seconds")
 _BETWEEN: Final = re.compile(r"[\s,]+")
@@ -52,6 +52,9 @@ class Field:
         """Return the value that a text stands for; raise ValueError saying what is wrong with it."""
         value = self._read(text)
         _check(value, self.schema, self.limits)
+        least, most = BOUNDS.get(self.name, (-math.inf, math.inf))
+        if isinstance(value, (int, float)) and not least <= value <= most:
+            raise ValueError(f"{least} to {most}")
         return value
 
     def complain(self, text: str) -> str:

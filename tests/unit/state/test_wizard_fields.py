@@ -83,6 +83,7 @@ def test_a_fitting_text_becomes_its_value(name: str, text: str, value: object):
         ("cpus", "0", "1 to 4"),
         ("memoryMiB", "100", "at least 128"),
         ("memoryMiB", "130", "a multiple of 64"),
+        ("memoryMiB", "16923072", "64 to 16777216"),
         ("load", "0", "more than 0"),
         ("load", "inf", "a number is wanted"),
         ("load", "nan", "a number is wanted"),
