@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from backend.hypervisor.host_parts import HostParts, Part
 from backend.hypervisor.plan import Address, ObservedNetwork
-from backend.network.plan import NetworkPlan, NetworkState, Obstacle, PortDrops, PortGuard
 
 if TYPE_CHECKING:
     from backend.hypervisor.networks import Networks
+    from backend.network.plan import NetworkPlan, NetworkState, Obstacle, PortDrops, PortGuard
     from backend.network.shell import Shell
 
 # ruff: noqa: PLC0415 - a list of VMs needs none of these

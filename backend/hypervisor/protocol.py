@@ -8,7 +8,7 @@ TimedOutError (one domain is stuck), FailedError. `ensure_*` may be repeated aft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from backend.hypervisor.plan import (
     Address,
@@ -23,8 +23,10 @@ from backend.hypervisor.plan import (
     Snapshot,
     Volume,
 )
-from backend.network.plan import NetworkPlan, NetworkState, Obstacle, PortDrops, PortGuard
 from backend.service import ConsoleStream
+
+if TYPE_CHECKING:
+    from backend.network.plan import NetworkPlan, NetworkState, Obstacle, PortDrops, PortGuard
 
 Hint = Callable[[str, str], None]
 """Called with (kind, uid): ("domain", uuid), ("network", name) or ("connection", "lost"|"back"); it must only queue."""

@@ -10,9 +10,9 @@ from backend.errors import ConflictError, NotFoundError, RefusedError, UsageErro
 from backend.local.changing import prepare_update
 from backend.local.creation import current_user, prepare
 from backend.local.drift import find_drift
+from backend.model.addressing import FAMILIES
 from backend.model.documents import Document, format_time
 from backend.model.kinds import VM
-from backend.model.networks import FAMILIES
 from backend.model.schemas import check_name
 from backend.operations.vm_disks import check_disks, describe_snapshots
 from backend.service import Accepted

@@ -11,9 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from backend.errors import ConflictError, RefusedError
-from backend.model.documents import Document, complete
-from backend.model.kinds import NETWORK
-from backend.model.networks import (
+from backend.model.addressing import (
     FAMILIES,
     Family,
     dynamic_ranges,
@@ -23,6 +21,8 @@ from backend.model.networks import (
     mode_of,
     plain,
 )
+from backend.model.documents import Document, complete
+from backend.model.kinds import NETWORK
 from backend.operations.addresses import Given, given_to, list_given
 from backend.operations.gateways import VM_PREFIX, is_gateway
 

@@ -17,9 +17,10 @@ from backend.local.creation import (
     pin_disc,
 )
 from backend.local.segments import check_routed, prepare_network
+from backend.model.addressing import FAMILIES
 from backend.model.documents import Document, format_time, name_of
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
-from backend.model.networks import FAMILIES, is_own
+from backend.model.networks import is_own
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
 from backend.operations.domain_plan import hardware_of

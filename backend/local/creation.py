@@ -14,9 +14,9 @@ from backend.errors import ConflictError, NotFoundError, RefusedError
 from backend.images.user_data import complete_user_data
 from backend.local.segments import list_warnings, prepare_network
 from backend.local.views import check_readable
+from backend.model.addressing import FAMILIES, SERVED_MODES, effective_guard, given_address, mode_of
 from backend.model.documents import Document, complete, format_time, is_readable
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
-from backend.model.networks import FAMILIES, SERVED_MODES, effective_guard, given_address, mode_of
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
 from backend.store.protocol import Store

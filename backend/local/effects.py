@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import KCError
 from backend.local.creation import find_users
 from backend.local.segments import list_static_users
+from backend.model.addressing import FAMILIES
 from backend.model.changes import compare_documents
 from backend.model.documents import Document, complete
 from backend.model.kinds import MACHINE_TYPE, NETWORK, VM, find_kind
-from backend.model.networks import FAMILIES, is_own
+from backend.model.networks import is_own
 from backend.operations.domain_plan import hardware_of
 from backend.operations.gateways import resolve_gateway
 from backend.operations.networks import plan_network

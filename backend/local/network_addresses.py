@@ -8,18 +8,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backend.errors import KCError
+from backend.model.addressing import FAMILIES, SERVED_MODES, given_address, host_address, mode_of, plain
 from backend.model.documents import Document, is_readable
 from backend.model.kinds import VM
-from backend.model.networks import (
-    FAMILIES,
-    SERVED_MODES,
-    given_address,
-    host_address,
-    is_own,
-    libvirt_name,
-    mode_of,
-    plain,
-)
+from backend.model.networks import is_own, libvirt_name
 from backend.operations.gateways import resolve_gateway
 from backend.text import sanitise
 

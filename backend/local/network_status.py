@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import KCError
 from backend.local.network_addresses import inspect_addresses
+from backend.model.addressing import FAMILIES, VXLAN_OVERHEAD, host_address
 from backend.model.documents import Document, complete, is_readable
 from backend.model.kinds import NETWORK, VM
-from backend.model.networks import FAMILIES, host_address, is_own, libvirt_name
+from backend.model.networks import is_own, libvirt_name
 from backend.operations.gateways import VM_PREFIX, addresses_on, find_gateway_vm, resolve_gateway
 from backend.operations.networks import plan_network
 from backend.text import sanitise
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 Problem = dict[str, str]
 _DOWN = ("inactive", "bridge-missing", "bridge-down")
-_VXLAN_OVERHEAD = {4: 50, 6: 70}
-"""Bytes around a frame's payload, by the version of IP below it (RFC 7348, section 5)."""
 
 
 def describe_networks(store: Store, hypervisor: Hypervisor, networks: list[Document]) -> list[Document]:
@@ -164,7 +163,7 @@ class _Look:
             yield self._problem("mtu-mismatch", f"the bridge {state.bridge} has MTU {state.mtu}, not {wanted}")
         if vxlan is None:
             return
-        room = state.underlay_mtu - _VXLAN_OVERHEAD[ip_address(vxlan.local).version]
+        room = state.underlay_mtu - VXLAN_OVERHEAD[ip_address(vxlan.local).version]
         if not state.underlay_mtu:
             message = f"no device of the host has {vxlan.underlay or vxlan.local}, by which the VXLAN is to send"
             yield self._problem("underlay-missing", message, "ip address show")

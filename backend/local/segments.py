@@ -6,10 +6,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from backend.errors import ConflictError, RefusedError
+from backend.model.addressing import FAMILIES, VXLAN_OVERHEAD, host_address, mode_of, plain
 from backend.model.documents import Document, complete, format_time, is_readable
 from backend.model.kinds import NETWORK, VM
-from backend.model.network_spec import LARGEST_MTU, LARGEST_VNI, SMALLEST_IPV6_MTU, VXLAN_OVERHEAD, list_overlaps
-from backend.model.networks import FAMILIES, host_address, is_own, mode_of, plain
+from backend.model.network_spec import LARGEST_MTU, LARGEST_VNI, SMALLEST_IPV6_MTU, list_overlaps
+from backend.model.networks import is_own
 from backend.model.selectors import parse
 from backend.operations.addresses import Given, list_given
 from backend.operations.gateways import VM_PREFIX, addresses_on, networks_routed_by, resolve_gateway

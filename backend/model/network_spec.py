@@ -37,8 +37,6 @@ SMALLEST_IPV6_MTU = 1280
 """RFC 8200, section 5."""
 LARGEST_MTU = 9216
 LARGEST_VNI = (1 << 24) - 1
-VXLAN_OVERHEAD = {4: 50, 6: 70}
-"""Bytes that VXLAN puts around a frame's payload, by the version of IP below it (RFC 7348, section 5)."""
 _SLAAC_PREFIX = 64
 _DHCPV6_ROOM = 4
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from backend.model.addressing import FAMILIES, Family, given_address
 from backend.model.documents import Document, is_readable
 from backend.model.kinds import VM
-from backend.model.networks import FAMILIES, Family, given_address
 
 if TYPE_CHECKING:
     from backend.store.protocol import Store

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backend.model.addressing import FAMILIES, Family, gateway_addresses, given_address, host_address, plain
 from backend.model.documents import Document, is_readable
 from backend.model.kinds import NETWORK, VM
-from backend.model.networks import FAMILIES, Family, gateway_addresses, given_address, host_address, is_own, plain
+from backend.model.networks import is_own
 
 if TYPE_CHECKING:
     from backend.store.protocol import Store

@@ -6,9 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import FailedError, UnreachableError
+from backend.model.addressing import effective_guard, effective_rates
 from backend.model.documents import Document, complete
 from backend.model.kinds import NETWORK
-from backend.model.networks import effective_guard, effective_rates, tap_device
+from backend.model.networks import tap_device
 from backend.network.plan import PortGuard
 from backend.operations.gateways import is_gateway
 

@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING
 from backend.errors import ConflictError
 from backend.hypervisor.protocol import Hypervisor
 from backend.images.seed import SeedNic
+from backend.model.addressing import FAMILIES, Family, dynamic_ranges, host_address, mode_of, plain
 from backend.model.documents import Document, complete, is_readable
 from backend.model.kinds import NETWORK, VM
-from backend.model.networks import (
-    FAMILIES,
-    Family,
-    dynamic_ranges,
-    host_address,
-    is_own,
-    libvirt_name,
-    libvirt_uid,
-    mode_of,
-    plain,
-    vxlan_device,
-)
+from backend.model.networks import is_own, libvirt_name, libvirt_uid, vxlan_device
 from backend.model.selectors import parse
 from backend.network.plan import DhcpHost, NetworkPlan, Route, Side, Vxlan
 from backend.operations.addresses import Given, given_to, list_given
@@ -134,9 +124,10 @@ def release_nic(context: Context, network: Document, mac: str) -> None:
     """Have a network forget a NIC of the VM that is about to go: its lease, and what DHCP kept for it."""
     hypervisor, store = context.hypervisor, context.store
     hypervisor.release_lease(libvirt_name(network), mac)
+    if not given_to(context.target, network):
+        return
     plan = plan_network(store, network, without=context.target["uid"])
-    known = next((each for each in hypervisor.list_networks() if each.name == plan.name), None)
-    if known is not None and known.active and given_to(context.target, network):
+    if any(each.name == plan.name and each.active for each in hypervisor.list_networks()):
         hypervisor.ensure_network(plan)
 
 

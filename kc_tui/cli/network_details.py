@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backend.model.addressing import FAMILIES
 from backend.model.documents import Document
 from kc_tui.cli.columns import describe_network_state
 from kc_tui.state.network_facts import Facts, describe_facts, join_words
 
-_FAMILIES = ("ipv4", "ipv6")
 _COUNTABLE = 1 << 32
 
 
@@ -39,7 +39,7 @@ def _describe_use(status: Document) -> Facts:
     if rows:
         yield "leases", _columns(rows)
     free = status.get("free") or {}
-    counts = [f"{_count(free[family])} {family}" for family in _FAMILIES if isinstance(free.get(family), int)]
+    counts = [f"{_count(free[family])} {family}" for family in FAMILIES if isinstance(free.get(family), int)]
     if counts:
         yield "free", ", ".join(counts)
 

@@ -7,10 +7,8 @@ with the address that the server keeps for it: `dhcp 10.0.0.5/24`. `static` alon
 from __future__ import annotations
 
 from ipaddress import ip_interface
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-Family = Literal["ipv4", "ipv6"]
-FAMILIES: Final[tuple[Family, ...]] = ("ipv4", "ipv6")
 TITLES: Final = {"ipv4": "IPv4", "ipv6": "IPv6"}
 MODES: Final = {
     "ipv4": ("network", "dhcp", "none", "static"),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.errors import KCError
+from backend.model.addressing import FAMILIES
 from backend.model.documents import API_VERSION, Document
 from backend.model.kinds import VM
-from kc_tui.state.addressing import FAMILIES, describe_choice
+from kc_tui.state.addressing import describe_choice
 from kc_tui.state.draft import Draft, Nic
 from kc_tui.state.fields import Field
 from kc_tui.state.formatting import format_bytes, format_mebibytes, pluralise

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from backend.model.addressing import FAMILIES
 from backend.model.documents import Document
 from kc_tui.state.network_values import format_rate, format_seconds
 
-_FAMILIES = ("ipv4", "ipv6")
 _ANTI_SPOOF = {"mac": "its own MAC only", "address": "its own MAC and addresses only", "off": "any sender"}
 
 Facts = Iterator[tuple[str, str]]
@@ -19,7 +19,7 @@ def describe_facts(document: Document) -> Facts:
     spec, status = document["spec"], document.get("status", {})
     yield "uplink", describe_uplink(spec)
     yield from _describe_vxlan(spec.get("vxlan"))
-    for family in _FAMILIES:
+    for family in FAMILIES:
         yield from _describe_side(family, spec.get(family, {}))
     yield "gateway", describe_gateway(document)
     if spec.get("dns"):
@@ -45,7 +45,7 @@ def describe_gateway(document: Document) -> str:
     """Return who routes for a network: the document's word, the addresses, and whether they answer."""
     given = str(document.get("spec", {}).get("gateway", ""))
     found = document.get("status", {}).get("gateway") or {}
-    addresses = [str(found[family]) for family in _FAMILIES if found.get(family)]
+    addresses = [str(found[family]) for family in FAMILIES if found.get(family)]
     shown = [] if ",".join(addresses) == given else addresses
     return join_words([given, *shown, found.get("state", "")])
 

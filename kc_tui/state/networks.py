@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from backend.model.addressing import FAMILIES
 from backend.model.documents import Document
 from kc_tui.state.glyphs import Glyphs
 from kc_tui.state.listing import Entry, natural_key
@@ -21,7 +22,6 @@ COLUMNS: Final = (
     Column("gateway", "GATEWAY", 8, weight=1, widest=24),
     Column("vms", "VMS", 4, align=Align.RIGHT, rank=1),
 )
-_FAMILIES: Final = ("ipv4", "ipv6")
 
 
 class Condition(NamedTuple):
@@ -75,7 +75,7 @@ def build_entry(network: Document, operation: Mapping[str, Any] | None, users: i
     )
     progress = describe_progress(operation) if operation is not None else None
     glyph = Cell(glyphs.changing, Role.ACCENT) if progress else Cell(condition.glyph, condition.role)
-    first = next((str(spec.get(family, {}).get("subnet", "")) for family in _FAMILIES if spec.get(family)), "")
+    first = next((str(spec.get(family, {}).get("subnet", "")) for family in FAMILIES if spec.get(family)), "")
     return Entry(
         uid=uid,
         name=name,
@@ -102,7 +102,7 @@ def _rank(condition: Condition) -> int:
 
 def _draw_subnets(spec: Mapping[str, Any], glyphs: Glyphs) -> Cell:
     runs: list[Run] = []
-    for family in _FAMILIES:
+    for family in FAMILIES:
         side = spec.get(family, {})
         subnet, mode = str(side.get("subnet", "")), str(side.get("mode", "none"))
         if subnet:

@@ -8,16 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from backend.model.addressing import FAMILIES
 from backend.model.documents import Document, name_of
-from kc_tui.state.addressing import (
-    FAMILIES,
-    MODES,
-    TITLES,
-    complain_about_addressing,
-    plan_address,
-    read_choice,
-    split_choice,
-)
+from kc_tui.state.addressing import MODES, TITLES, complain_about_addressing, plan_address, read_choice, split_choice
 from kc_tui.state.draft import Nic
 from kc_tui.state.form_field import ADVANCED, FormField
 from kc_tui.state.network_values import format_rate, parse_rate

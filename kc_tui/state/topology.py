@@ -10,8 +10,8 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final, NamedTuple
 
+from backend.model.addressing import FAMILIES, host_address
 from backend.model.documents import Document, is_readable, name_of
-from backend.model.networks import FAMILIES, host_address
 from kc_tui.state.listing import natural_key
 
 Graph = dict[str, Any]

@@ -12,10 +12,11 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
+from backend.model.addressing import Family
 from backend.model.documents import Document
 from kc_tui.commands import BarEntry
 from kc_tui.screens.drawing import draw_runs
-from kc_tui.state.addressing import KEEPING, MODES, TITLES, Family, complain_about_address, join_choice, split_choice
+from kc_tui.state.addressing import KEEPING, MODES, TITLES, complain_about_address, join_choice, split_choice
 from kc_tui.state.create_vm_rows import NETWORK_COLUMNS, Option
 from kc_tui.state.draft import Nic
 from kc_tui.state.form_field import ADVANCED

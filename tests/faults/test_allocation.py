@@ -17,8 +17,8 @@ from support.memory_kc import furnish, make_service
 
 from backend.local import LocalService
 from backend.local.creation import prepare
+from backend.model.addressing import FAMILIES, dynamic_ranges, host_address
 from backend.model.documents import Document
-from backend.model.networks import FAMILIES, dynamic_ranges, host_address
 
 WORKERS = 8
 PROGRAM = Path(__file__).with_name("allocation_worker.py")

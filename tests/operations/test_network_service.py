@@ -16,8 +16,9 @@ from backend.errors import ConflictError, KCError, RefusedError
 from backend.hypervisor.memory import MemoryHypervisor
 from backend.local import LocalService
 from backend.local.allocation import find_free
+from backend.model.addressing import dynamic_ranges, effective_guard, host_address
 from backend.model.documents import NETWORK_ADDITIONS, SIDE_ADDITIONS, Document
-from backend.model.networks import dynamic_ranges, effective_guard, host_address, libvirt_name, tap_device
+from backend.model.networks import libvirt_name, tap_device
 from backend.operations.networks import plan_network, seed_nic
 
 

@@ -8,15 +8,9 @@ from typing import Any
 import pytest
 
 from backend.errors import RefusedError
+from backend.model.addressing import dynamic_ranges, effective_guard, effective_rates, host_address
 from backend.model.documents import NETWORK_ADDITIONS, SIDE_ADDITIONS, Document, complete
-from backend.model.networks import (
-    dynamic_ranges,
-    effective_guard,
-    effective_rates,
-    host_address,
-    tap_device,
-    vxlan_device,
-)
+from backend.model.networks import tap_device, vxlan_device
 from backend.model.schemas import validate_document
 
 DHCP = {"subnet": "10.0.0.0/24", "mode": "dhcp"}
