@@ -15,10 +15,10 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 RUN_PACKAGES := \
 	libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables nftables iproute2 \
 	qemu-system-x86 qemu-utils ovmf util-linux \
-	python3 python3-venv python3-pip python3-dev libvirt-dev gcc pkg-config \
+	python3 python3-venv python3-pip python3-dev libvirt-dev libldap2-dev libsasl2-dev gcc pkg-config \
 	dosfstools kmod mtools syslinux
 # What the tests drive besides, or make their samples with.
-TEST_PACKAGES := busybox-static openssh-client openssh-server openssl etcd-server etcd-client qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
+TEST_PACKAGES := apache2-utils busybox-static caddy ldap-utils nginx-light oathtool slapd wrk openssh-client openssh-server openssl etcd-server etcd-client qemu-system-arm qemu-efi-aarch64 zsh fish bzip2 e2fsprogs xz-utils zstd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,12 +66,14 @@ bench: system venv services ## KC against virsh, bare Textual, raw SQLite, plain
 	.ci/with-libvirt $(BIN)/python tests/performance/bench.py $(ARGS)
 	$(BIN)/python tests/performance/store_bench.py
 	$(BIN)/python tests/performance/etcd_bench.py
+	$(BIN)/python tests/performance/api_bench.py
+	.ci/with-libvirt $(BIN)/python tests/performance/remote_bench.py
 
 screenshots: venv ## the pictures in screenshots/, from the real application
 	$(BIN)/python screenshots/make.py $(ARGS)
 
 lock: build/uv/bin/uv ## requirements.lock, anew
-	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra libvirt --group dev \
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra libvirt --extra ldap --group dev \
 		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 build/uv/bin/uv:
@@ -79,5 +81,5 @@ build/uv/bin/uv:
 	@build/uv/bin/pip install --quiet --disable-pip-version-check uv
 
 clean: ## remove what the targets above made in this folder; VMs stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .pytest_cache .schemathesis .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

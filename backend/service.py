@@ -1,34 +1,40 @@
 """The one protocol that the terminal application and the command line speak.
 
-`backend.local.LocalService` runs in process; a remote one speaks HTTP. All calls block and may be made from any
+`backend.local.LocalService` runs in process, `backend.remote.RemoteService` speaks HTTP, and
+`backend.auth.guarded.GuardedService` holds either to what somebody may do. All calls block and may be made from any
 thread; documents are plain JSON values (`backend.model.documents`); every error is a `backend.errors.KCError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from backend.model.documents import Document
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backend.hypervisor.plan import Sample
     from backend.model.changes import Change
+    from backend.model.samples import Sample
     from backend.model.upkeep import Compaction, Fault
+
+FILTERED: Final = "only what may be seen with this credential is listed"
+"""The warning of a list that is `filtered`, for whoever shows warnings alone."""
 
 
 class DocumentPage(NamedTuple):
     """One page of a list.
 
     `warnings` are lines for a person: a hypervisor that did not answer, say. `next` is the cursor of the next page.
+    `filtered` says that there may be more than whoever asked is allowed to see.
     """
 
     items: list[Document]
     next: str
     revision: int
     warnings: list[str]
+    filtered: bool = False
 
 
 class Accepted(NamedTuple):
@@ -91,6 +97,18 @@ class Finding(NamedTuple):
     mend: str
 
 
+class Access(NamedTuple):
+    """Who the service takes the caller for, and what they may do: pairs of actions and selector (empty: all objects).
+
+    `expires_at` is RFC 3339, empty where it does not end.
+    """
+
+    subject: str
+    groups: tuple[str, ...]
+    scopes: tuple[tuple[tuple[str, ...], str], ...]
+    expires_at: str = ""
+
+
 class ConsoleStream(Protocol):
     """A serial console: bytes both ways; one reader at a time."""
 
@@ -125,7 +143,8 @@ class Service(Protocol):
 
         `observe` asks the hypervisor for the live state (bounded by a deadline; stale states are marked
         `status.stale`); without it the answer comes from the store alone. VMs include the host's foreign domains
-        (`status.foreign`, version 0, after the others). `everything` adds hidden objects.
+        (`status.foreign`, version 0, after the others). `everything` adds hidden objects. `after` is a page's `next`;
+        where no live states of VMs are asked for it may be any name, to go on behind.
         """
 
     def get(self, kind: str, name: str, *, observe: bool = True, version: int | None = None) -> Document:
@@ -243,8 +262,19 @@ class Service(Protocol):
         domain to libvirt.
         """
 
-    def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str]) -> Accepted:
+    def upload_image(
+        self,
+        name: str,
+        path: Path,
+        *,
+        metadata: Document,
+        declared: dict[str, str],
+        sent: Callable[[int, int], None] | None = None,
+    ) -> Accepted:
         """Take the image in a local file: inspect, hash, store; `declared` has `format`, `arch`, `sha256`, where known.
+
+        `sent` is told of bytes sent and of all, where they go over a network first; an upload that was cut goes on
+        where it was when the same is asked again.
 
         Raises RefusedError for an unsafe image or one that is not what was declared; the bytes move in the operation.
         """
@@ -295,6 +325,15 @@ class Service(Protocol):
 
     def diagnose(self) -> list[Finding]:
         """Return what works here and what does not; change nothing."""
+
+    def access(self) -> Access:
+        """Return who the caller is to this service, and what they may do."""
+
+    def list_audit(self, *, selector: str = "", limit: int | None = None, after: str = "") -> DocumentPage:
+        """Return entries of the audit trail, the newest first; a bare key of the selector is a field of an entry.
+
+        An item is `{"kind": "Audit", "name": ID, "metadata": ENTRY}`; see `backend.audit`.
+        """
 
     # --- the store as a whole
     def export(self) -> Iterator[Document]:

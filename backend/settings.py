@@ -8,13 +8,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from backend.errors import NotFoundError, RefusedError
-from backend.model.kinds import OPERATION, find_kind
+from backend.model.kinds import ENROLMENT, OPERATION, find_kind
 from backend.paths import Paths, find_paths
 from backend.store.protocol import EtcdOptions, Retention, Retentions
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 # Nobody asks for the versions of an operation, nor for one that was kept long enough.
 _OPERATIONS = Retention(versions=1, deleted_days=1.0)
+# Old ones are secrets that nobody needs.
+_ENROLMENTS = Retention(versions=1, deleted_days=1.0)
 
 
 class Settings(NamedTuple):
@@ -22,7 +24,8 @@ class Settings(NamedTuple):
 
     `libvirt_uri` is empty where KC is to find one by itself; `url` names a remote instance, empty for an embedded KC.
     `grace_hours` is how long a deleted object can be brought back with its disks, `operation_days` how long operations
-    that have ended are kept (0: for ever).
+    that have ended are kept (0: for ever), `ssh_idle_minutes` after how long without a key a session over SSH ends (0:
+    never).
     """
 
     paths: Paths
@@ -34,11 +37,14 @@ class Settings(NamedTuple):
     pool: str = "kc"
     keys: Mapping[str, list[str]] = _EMPTY
     ui: Mapping[str, Any] = _EMPTY
+    auth: Mapping[str, Any] = _EMPTY
+    serve: Mapping[str, Any] = _EMPTY
     profiles: Mapping[str, dict[str, Any]] = _EMPTY
     grace_hours: float = 24.0
     retentions: Retentions = Retentions()
     etcd: EtcdOptions = EtcdOptions()
     operation_days: float = 7.0
+    ssh_idle_minutes: float = 30.0
 
     @property
     def store_url(self) -> str:
@@ -66,6 +72,11 @@ def _table(config: dict[str, Any], name: str, paths: Paths) -> dict[str, Any]:
     return value
 
 
+def read_auth_table(paths: Paths) -> dict[str, Any]:
+    """Return the [auth] table of `config.toml` as the file is now; raise RefusedError for a bad file."""
+    return _table(_read_config(paths), "auth", paths)
+
+
 def _number(table: Mapping[str, Any], name: str, default: float, paths: Paths) -> float:
     value = table.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:  # noqa: PLR2004 - sense
@@ -84,7 +95,7 @@ def _read_retention(table: Mapping[str, Any], default: Retention, paths: Paths) 
 def _read_retentions(config: dict[str, Any], paths: Paths) -> Retentions:
     history = _table(config, "history", paths)
     default = _read_retention(history, Retention(), paths)
-    kinds = {OPERATION.name: _OPERATIONS} | {
+    kinds = {OPERATION.name: _OPERATIONS, ENROLMENT: _ENROLMENTS} | {
         find_kind(word).name: _read_retention(_table(history, word, paths), default, paths)
         for word, value in history.items()
         if isinstance(value, dict)
@@ -125,9 +136,12 @@ def load_settings(profile: str = "", environment: dict[str, str] | None = None) 
         pool=variables.get("KC_POOL") or "kc",
         keys=keys,
         ui=_table(config, "ui", paths),
+        auth=_table(config, "auth", paths),
+        serve=_table(config, "serve", paths),
         profiles=profiles,
         grace_hours=_number(_table(config, "trash", paths), "hours", 24.0, paths),
         retentions=_read_retentions(config, paths),
         etcd=_read_etcd(config, variables, paths),
         operation_days=_number(_table(config, "operations", paths), "keepDays", 7.0, paths),
+        ssh_idle_minutes=_number(_table(config, "ssh", paths), "idleMinutes", 30.0, paths),
     )

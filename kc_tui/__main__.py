@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backend.settings import Settings
+    from kc_tui.visitor import Visitor
 
 
 def main() -> int:
@@ -26,10 +27,10 @@ def main() -> int:
     return run(arguments, open_application=_open_application)
 
 
-def _open_application(settings: Settings) -> int:
+def _open_application(settings: Settings, visitor: Visitor | None = None) -> int:
     from kc_tui.app import run  # noqa: PLC0415 - Textual takes 0.24 s and only the application needs it
 
-    return run(settings)
+    return run(settings, visitor)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backend.service import Service
     from backend.settings import Settings
+    from kc_tui.application import Setting
     from kc_tui.command_app import Looks
+    from kc_tui.visitor import Visitor
 
 LOG_NAME = "kc.log"
 FRAMES_PER_SECOND = "120"
@@ -33,8 +35,19 @@ def name_host(libvirt_uri: str, own_name: str) -> str:
     return authority.rpartition("@")[2] or own_name.partition(".")[0]
 
 
-def run(settings: Settings) -> int:
-    """Open the application and return its exit code once the user has left."""
+def name_home(settings: Settings, own_name: str) -> str:
+    """Return what the header calls the KC that is spoken to; of one elsewhere it says so."""
+    if not settings.url:
+        return settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, own_name)
+    from backend.remote.address import parse_address  # noqa: PLC0415 - a local KC needs none
+
+    address = parse_address(settings.url)
+    is_profile = str(settings.profiles.get(settings.profile, {}).get("url", "")) == settings.url
+    return f"{settings.profile if is_profile else address.label} (remote)"
+
+
+def run(settings: Settings, visitor: Visitor | None = None) -> int:
+    """Open the application and return its exit code once the user, or the visitor, has left."""
     # Nothing that is made until the first picture is garbage: looking for some costs a twentieth of the start.
     gc.disable()
     scrub_environment(os.environ)
@@ -42,36 +55,42 @@ def run(settings: Settings) -> int:
     os.environ["TEXTUAL_FPS"] = FRAMES_PER_SECOND
 
     def open_service() -> Service:
+        if visitor is not None:
+            return visitor.open_service()
         from backend.local import open_service as open_local  # noqa: PLC0415 - while the first picture is drawn
 
         return open_local(settings)
 
     def go_on() -> None:
+        if settings.url:
+            return  # the server goes on by itself
         from kc_tui.cli.worker import start_worker  # noqa: PLC0415 - for those who leave in the middle of something
 
         start_worker(settings.profile)
 
-    return run_with(settings, open_service, go_on)
+    return run_with(settings, open_service, go_on, visitor)
 
 
-def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable[[], object]) -> int:
+def run_with(
+    settings: Settings, factory: Callable[[], Service], go_on: Callable[[], object], visitor: Visitor | None = None
+) -> int:
     """Open the application on the service that `factory` opens.
 
-    `go_on` is called at the end where operations are still under way, to have them finished by another process.
+    `go_on` is called at the end where operations are still under way, to have them finished by another process. A
+    `visitor` gets nothing of this machine, and a folder of their own for what is remembered.
     """
     import socket  # noqa: PLC0415 - nothing of this is needed by who imports this module
 
     from backend.text import sanitise  # noqa: PLC0415
-    from kc_tui.application import KCApp, Setting, report_crash  # noqa: PLC0415 - Textual
+    from kc_tui.application import KCApp  # noqa: PLC0415 - Textual
+    from kc_tui.ending import report_crash  # noqa: PLC0415 - Textual
     from kc_tui.session import load_remembered  # noqa: PLC0415
 
-    data = settings.paths.data
+    data = settings.paths.data if visitor is None else visitor.find_folder(settings.paths.data)
     _open_log(data)
     remembered = load_remembered(data)
     looks = _choose_looks(settings, remembered.theme)
-    host = settings.profile if settings.profile != "local" else name_host(settings.libvirt_uri, socket.gethostname())
-    is_confined = bool(os.environ.get("KC_NO_EDITOR")) or settings.ui.get("editor") is False
-    setting = Setting(sanitise(host, 60), data, Path.home(), settings.grace_hours, is_confined)
+    setting = _make_setting(settings, sanitise(name_home(settings, socket.gethostname()), 60), data, visitor)
     app = KCApp(factory, setting, looks, remembered)
     app.run(mouse=bool(settings.ui.get("mouse", True)))
     if app.session.inventory.active_operations:
@@ -81,10 +100,22 @@ def run_with(settings: Settings, factory: Callable[[], Service], go_on: Callable
         go_on()
     else:
         app.session.gateway.join()
-    crash = report_crash(app)
-    if crash is not None:
-        sys.stderr.write(f"kc: {crash}\n")
+    ending = report_crash(app) or app.end_reason
+    if ending:
+        sys.stderr.write(f"kc: {ending}\n")
     return app.return_code or 0
+
+
+def _make_setting(settings: Settings, host: str, data: Path, visitor: Visitor | None) -> Setting:
+    from backend.text import sanitise  # noqa: PLC0415 - nothing of this is needed by who imports this module
+    from kc_tui.application import Setting  # noqa: PLC0415 - Textual
+
+    if visitor is None:
+        is_confined = bool(os.environ.get("KC_NO_EDITOR")) or settings.ui.get("editor") is False
+        return Setting(host, data, Path.home(), settings.grace_hours, is_confined)
+    host = sanitise(f"{visitor.subject} on {host}", 60)
+    # The home folder, and the SSH keys in it, are those of KC's own user.
+    return Setting(host, data, data, settings.grace_hours, is_confined=True, idleness=visitor.idleness)
 
 
 def _choose_looks(settings: Settings, theme: str) -> Looks:

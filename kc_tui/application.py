@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import logging
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -17,14 +13,16 @@ from textual import on, work
 from textual.app import SystemCommand
 from textual.screen import Screen
 
-from backend.errors import FailedError, RefusedError
-from backend.model.documents import Document, format_time
+from backend.errors import RefusedError
+from backend.model.documents import Document
 from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM
 from backend.service import Service
-from kc_tui.command_app import STYLES, CommandApp, Looks
+from kc_tui.command_app import STYLES, Looks
 from kc_tui.commands import Context
 from kc_tui.dialogs.choose import Choice
+from kc_tui.ending import EndingApp
 from kc_tui.gateway import Gateway
+from kc_tui.idleness import Idleness
 from kc_tui.loading import Loader
 from kc_tui.messages import (
     DocumentsChanged,
@@ -60,14 +58,13 @@ _SECTION_OF: Final = {
     TRASH.name: "trash",
 }
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Setting:
     """Where KC runs: `host` is what the header calls it, `data` where things are kept, `home` the user's folder.
 
     `grace_hours` is how long the trash keeps things. Who `is_confined` gets no editor and no files of this machine.
+    `idleness` ends it when nobody has pressed a key for long.
     """
 
     host: str
@@ -75,9 +72,10 @@ class Setting:
     home: Path
     grace_hours: float = 24.0
     is_confined: bool = False
+    idleness: Idleness | None = None
 
 
-class KCApp(CommandApp):
+class KCApp(EndingApp):
     """The application; `factory` opens the service, in a thread of the gateway."""
 
     TITLE = "KC"
@@ -93,15 +91,13 @@ class KCApp(CommandApp):
         remembered: Remembered | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(looks)
+        super().__init__(looks, data=setting.data, idleness=setting.idleness)
         self.stylesheet = LastingStylesheet(variables=self.get_css_variables())
         self._factory = factory
         self._clock = clock
         self._setting = setting
         self._remembered = remembered or Remembered()
-        self.session: Session
         self.loader: Loader
-        self.crash_report: Path | None = None
         for section in _SECTION_OF.values():
             self.add_mode(section, lambda section=section: self._make_section(section))  # type: ignore[misc]
 
@@ -128,9 +124,7 @@ class KCApp(CommandApp):
             fail=lambda error: self.post_message(ErrorOccurred(error)),
         )
         self.loader.begin()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end_by_signal, number)
+        self.listen_for_the_end()
 
     def on_mount(self) -> None:
         """Read what the store has; the host is asked after the first picture."""
@@ -153,26 +147,6 @@ class KCApp(CommandApp):
         """Keep what is remembered, and let go of the service."""
         self.session.save()
         self.session.gateway.close()
-
-    def _end_by_signal(self, number: signal.Signals) -> None:
-        _log.info("ended by %s", number.name)
-        keep_draft = getattr(self.screen, "keep_draft", None)
-        if keep_draft is not None:
-            keep_draft()
-        self.session.save()
-        self.exit(return_code=128 + number)
-
-    def _fatal_error(self) -> None:
-        """Write a report instead of a screen full of traceback; `run` tells in one line where it is."""
-        report = traceback.format_exc()
-        _log.error("crashed\n%s", report)
-        self.crash_report = self._setting.data / f"crash-{format_time()[:19].replace(':', '')}.txt"
-        try:
-            self.crash_report.parent.mkdir(parents=True, exist_ok=True)
-            self.crash_report.write_text(report, "utf-8")
-        except OSError:
-            self.crash_report = None
-        self._close_messages_no_wait()
 
     def _make_section(self, section: str) -> Screen[None]:
         # Only the first section is needed for the first picture.
@@ -242,8 +216,9 @@ class KCApp(CommandApp):
             is_connecting=not session.has_observed,
         )
         shown = replace(
-            masthead, host=session.host, section=self.current_mode, link=state.link.value, since=state.since
-        )
+            masthead, host=session.host, section=self.current_mode, link=state.link.value, since=state.since,
+            is_filtered=VM.name in session.inventory.filtered,
+        )  # fmt: skip
         for screen in self.screen_stack:
             if isinstance(screen, SessionScreen):
                 screen.show_masthead(shown)
@@ -389,11 +364,3 @@ class KCApp(CommandApp):
         """Write what is remembered, off this thread."""
         if self.session.needs_saving:
             await self.session.gateway.run(self.session.save)
-
-
-def report_crash(app: KCApp) -> FailedError | None:
-    """Return what is said of a crash; None where there was none."""
-    if app.return_code != 1 or app._exception is None:  # noqa: SLF001 - Textual tells it nowhere else
-        return None
-    where = f"the report is {app.crash_report}" if app.crash_report is not None else "no report could be written"
-    return FailedError("KC", f"internal error ({type(app._exception).__name__})", where)  # noqa: SLF001

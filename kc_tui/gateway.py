@@ -21,7 +21,7 @@ from textual.message import Message
 from backend.errors import ConflictError, FailedError, KCError, UnreachableError
 from backend.model.documents import Document, is_readable
 from backend.model.kinds import find_kind
-from backend.service import Accepted, Adoption, DocumentPage, Event, Preview, Service
+from backend.service import FILTERED, Accepted, Adoption, DocumentPage, Event, Preview, Service
 from backend.text import sanitise
 from kc_tui.cleaning import clean, clean_changes
 from kc_tui.console_link import ConsoleLink
@@ -117,7 +117,8 @@ class Gateway:
             # What a newer KC wrote has a shape that no screen knows.
             known = [document for document in page.items if is_readable(document)]
             left_out = len(page.items) - len(known)
-            warnings = [sanitise(warning, 400) for warning in page.warnings]
+            # Whoever sees less than all is told by the masthead; it is no reason to doubt what they see.
+            warnings = [sanitise(warning, 400) for warning in page.warnings if warning != FILTERED]
             if left_out:
                 title = pluralise(left_out, find_kind(kind).title)
                 warnings.append(f"{title} not shown: a newer KC wrote it; see kc {find_kind(kind).command} list")

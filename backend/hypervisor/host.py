@@ -18,11 +18,11 @@ from backend.hypervisor.plan import (
     FoundDomain,
     HostFacts,
     ObservedDomain,
-    Sample,
     Snapshot,
     Volume,
 )
 from backend.hypervisor.protocol import Hint, Hypervisor
+from backend.model.samples import Sample
 from backend.service import ConsoleStream
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from backend.hypervisor.plan import (
     DomainPlan,
     HostFacts,
     ObservedDomain,
-    Sample,
     Volume,
 )
 from backend.hypervisor.protocol import Hint
+from backend.model.samples import Sample
 
 __all__ = ["MemoryConsole", "MemoryDomain", "MemoryHypervisor", "fail_with"]
 

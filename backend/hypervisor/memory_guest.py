@@ -22,10 +22,10 @@ from backend.hypervisor.plan import (
     FoundNic,
     NicPlan,
     ObservedDomain,
-    Sample,
     Snapshot,
     Volume,
 )
+from backend.model.samples import Sample
 
 FOLDER = "/memory/"
 SCREEN_BLOCKS = (16, 10)

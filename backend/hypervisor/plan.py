@@ -181,22 +181,6 @@ class Address(NamedTuple):
     hostname: str = ""
 
 
-class Sample(NamedTuple):
-    """Counters of one domain at `at` (seconds, monotonic clock, taken before the call); bytes and nanoseconds."""
-
-    uid: str
-    at: float
-    power: str
-    cpus: int = 0
-    cpu_time_ns: int = 0
-    memory_used_bytes: int = 0
-    memory_bytes: int = 0
-    disk_read_bytes: int = 0
-    disk_written_bytes: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
-
-
 class HostFacts(NamedTuple):
     """A host: versions as text, memory in MiB, what can be emulated, whether KVM is usable (None: not known)."""
 

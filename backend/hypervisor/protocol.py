@@ -19,10 +19,10 @@ from backend.hypervisor.plan import (
     HostFacts,
     ObservedDomain,
     ObservedNetwork,
-    Sample,
     Snapshot,
     Volume,
 )
+from backend.model.samples import Sample
 from backend.service import ConsoleStream
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import libvirt
 
 from backend.errors import TimedOutError
 from backend.hypervisor.link import Link
-from backend.hypervisor.plan import ObservedDomain, Sample
+from backend.hypervisor.plan import ObservedDomain
+from backend.model.samples import Sample
 from backend.text import sanitise
 
 NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT

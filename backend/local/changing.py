@@ -19,7 +19,7 @@ from backend.local.creation import (
 from backend.local.segments import check_routed, prepare_network
 from backend.model.addressing import FAMILIES
 from backend.model.documents import Document, format_time, name_of
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kind
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, TOKEN, VM, Kind, find_kind
 from backend.model.networks import is_own
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
@@ -40,6 +40,7 @@ _FIXED: dict[str, dict[str, str]] = {
     ),
     NETWORK.name: {"libvirtNetwork": "the segment behind it is what it is"},
     MACHINE_TYPE.name: {"arch": "the VMs of this type have that architecture"},
+    TOKEN.name: dict.fromkeys(("type", "subject", "groups", "digest"), "whoever holds it was given that one"),
 }
 """What of a spec cannot change, and why."""
 
@@ -53,12 +54,18 @@ def prepare_update(store: Store, live: Document, document: Document, message: st
     wish["spec"] = copy.deepcopy(document.get("spec", live["spec"]))
     if kind is VM and isinstance(wish["spec"], dict):
         _carry_over(wish["spec"], live["spec"])
+    elif kind is TOKEN and isinstance(wish["spec"], dict):
+        wish["spec"] = {**live["spec"], **wish["spec"]}
     body = validate_document(wish)
     for field, why in _FIXED.get(kind.name, {}).items():
         if _plain(body["spec"].get(field)) != _plain(live["spec"].get(field)):
             raise RefusedError(what, f"spec.{field} cannot change: {why}", "make a new one")
     if kind is VM:
         _prepare_vm(store, live, body, what)
+    if kind is TOKEN:
+        from backend.local.tokens import check_narrower  # noqa: PLC0415 - few documents are tokens
+
+        check_narrower(live, body)
     if kind is NETWORK:
         if is_own(body) != is_own(live) or (not is_own(body) and body["spec"]["uplink"] != live["spec"]["uplink"]):
             _check_unused(store, live, what)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import pwd
 import uuid
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
+from backend.actor import current_actor
 from backend.errors import ConflictError, NotFoundError, RefusedError
 from backend.images.user_data import complete_user_data
 from backend.local.segments import list_warnings, prepare_network
@@ -20,7 +19,6 @@ from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind, find_kin
 from backend.model.parameters import check_parameters, resolve_hardware
 from backend.model.schemas import validate_document
 from backend.store.protocol import Store
-from backend.text import sanitise
 
 GIB = 1 << 30
 # QEMU's customary prefix; the rest follows from the VM's uid, so that a repeated step finds the same NIC.
@@ -29,14 +27,7 @@ MAC_PREFIX = "52:54"
 
 def current_user() -> str:
     """Return who is at work, for `updatedBy`."""
-    return sanitise(os.environ.get("KC_USER") or os.environ.get("USER") or _find_login(os.getuid()), 100)
-
-
-def _find_login(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container may run as somebody whom its files do not know
-        return f"uid:{uid}"
+    return current_actor().subject
 
 
 def make_mac(uid: str, nic: str) -> str:

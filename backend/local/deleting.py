@@ -13,7 +13,7 @@ from backend.local.creation import check_mac_free, current_user, find_users
 from backend.local.segments import check_no_gateway
 from backend.local.views import check_readable, check_version
 from backend.model.documents import Document, complete, format_time, parse_time
-from backend.model.kinds import IMAGE, KEPT_KINDS, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind
+from backend.model.kinds import IMAGE, KEPT_KINDS, MACHINE_TYPE, NETWORK, OPERATION, TOKEN, TRASH, VM, Kind
 from backend.operations import journal
 from backend.operations.domain_plan import ROOT, disk_volume
 from backend.operations.images import is_shared
@@ -48,7 +48,8 @@ def delete(service: Home, kind: Kind, name: str, wish: Wish) -> Accepted:
     if kind is TRASH:
         return _purge(service, document)
     _check_unused(service, kind, document)
-    grace = 0.0 if wish.now or wish.keep_disks else service.settings.grace_hours * 3600
+    # A token that could be brought back would not be revoked.
+    grace = 0.0 if wish.now or wish.keep_disks or kind is TOKEN else service.settings.grace_hours * 3600
     until = format_time(time.time() + grace) if grace else ""
     parameters = {"keepDisks": wish.keep_disks, "until": until, "message": message}
     if kind in _OPERATED or (kind is IMAGE and not until):
@@ -61,6 +62,7 @@ def delete(service: Home, kind: Kind, name: str, wish: Wish) -> Accepted:
             raise NotFoundError(f"{kind.title} {name}", f"no such {kind.title}", f"see kc {kind.command} list")
         check_version(live, if_version)
         discard(transaction, live, by=current_user(), message=message, until=until)
+        service.audit_change({**live, "message": message}, f"{kind.command}.delete")
     return Accepted(document, None)
 
 
@@ -95,7 +97,9 @@ def _find_in_trash(service: Home, accepts: Callable[[Document], bool]) -> list[s
 
 
 def _purge(service: Home, entry: Document) -> Accepted:
-    return service.operate_on(entry, "trash.purge", {})
+    # Whoever may see the object may follow what becomes of it.
+    target = entry["spec"]["target"]
+    return service.operate_on(entry, "trash.purge", {"kind": target["kind"], "name": target["name"]})
 
 
 def empty(service: Home, names: Sequence[str] | None) -> list[Accepted]:
@@ -148,7 +152,8 @@ def restore(service: Home, kind: Kind, name: str, *, uid: str, new_disks: bool) 
 
     verb = "adopt" if kind is VM and body["spec"]["adopted"] else "restore"
     operation_type = f"{kind.command}.{verb}" if kind in _OPERATED else ""
-    return service.accept(body, operation_type, {}, expect=tombstone, also=leave_trash)
+    action = f"{kind.command}.restore"
+    return service.accept(body, operation_type, {}, expect=tombstone, also=leave_trash, action=action)
 
 
 def _find_entry(service: Home, kind: Kind, name: str, uid: str) -> Document | None:

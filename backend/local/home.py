@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import ConflictError, KCError, NotFoundError
 from backend.local.observing import Observer
 from backend.local.views import check_readable, check_version, describe_operation
+from backend.model.actions import name_action
 from backend.model.documents import Document, complete, format_time
 from backend.model.kinds import NETWORK, VM, Kind, find_kind
 from backend.service import Accepted, Version
 from backend.store.protocol import Store, Transaction
 
 if TYPE_CHECKING:
+    from backend.audit import AuditTrail
     from backend.hypervisor.protocol import Hypervisor
     from backend.operations import idempotency
     from backend.operations.runner import Runner
@@ -32,6 +34,38 @@ class Home:
         self.observer = Observer(store, hypervisor)
         self._guard = threading.Lock()
         self._runner: Runner | None = None
+        self._audit: AuditTrail | None = None
+
+    @property
+    def audit(self) -> AuditTrail:
+        """The audit trail; a command that only reads has none."""
+        if self._audit is None:
+            from backend.audit import AuditTrail  # noqa: PLC0415 - the list of VMs needs none
+
+            with self._guard:
+                self._audit = self._audit or AuditTrail(self.settings.paths.data / "audit")
+        return self._audit
+
+    def audit_call(self, action: str, **fields: Any) -> None:
+        """Write to the audit trail, and to its disk, that somebody changes something; raise FailedError.
+
+        It is called right before the change is made, inside its transaction where it has one: what cannot be audited
+        does not happen.
+        """
+        from backend.actor import current_actor  # noqa: PLC0415 - as above
+
+        actor = current_actor()
+        who = {"subject": actor.subject, "requestId": actor.request_id, "via": actor.via}
+        self.audit.record({"event": "write", **who, "action": action, **fields, "outcome": "accepted"}, durable=True)
+
+    def audit_change(self, document: Document, action: str, operation: Document | None = None) -> None:
+        """Write to the audit trail what is about to become of an object; see `audit_call`."""
+        about = {
+            **{field: document.get(field, "") for field in ("kind", "name", "uid", "version")},
+            "operation": operation["name"] if operation is not None else "",
+            "message": document.get("message", ""),
+        }
+        self.audit_call(action, **{field: value for field, value in about.items() if value != ""})
 
     @property
     def runner(self) -> Runner:
@@ -128,11 +162,12 @@ class Home:
         expect: int | None,
         also: Callable[[Transaction], None] | None = None,
         key: str = "",
+        action: str = "",
     ) -> Accepted:
         """Write a document and the operation that brings the world to it, in one transaction, and begin with it.
 
         `also` may write more in the same transaction; `key` comes from `once`. What only one object can have (an
-        address, a VNI) is settled in it.
+        address, a VNI) is settled in it. `action` is what the audit trail calls it where that does not follow.
         """
         from backend.local.segments import follow_gateway  # noqa: PLC0415 - the list of VMs needs none
         from backend.operations import idempotency, journal  # noqa: PLC0415 - as above
@@ -144,10 +179,12 @@ class Home:
             if body["kind"] == VM.name:
                 follow_gateway(self.store, transaction, body)
             written = transaction.put(body, expect=expect)
+            call = "create" if expect == 0 else "update"
+            action = action or name_action(operation_type or f"{find_kind(written['kind']).command}.{call}")
             if not operation_type:
                 if key:
-                    use = self._use("create" if expect == 0 else "update", body["updatedBy"])
-                    idempotency.record(transaction, self.store, key, written, use)
+                    idempotency.record(transaction, self.store, key, written, self._use(call, body["updatedBy"]))
+                self.audit_change(written, action)
                 return Accepted(written, None)
             operation = journal.new_operation(operation_type, written, parameters, body["updatedBy"])
             if key:
@@ -155,18 +192,12 @@ class Home:
                 operation = idempotency.claim(transaction, self.store, key, operation, days)
             owner = self.runner.owner if self.operate else None
             operation = journal.begin(transaction, self.store, operation, owner)
+            self.audit_change(written, action, operation)
         if self.operate:
             self.runner.start(operation["uid"])
         if written["kind"] == VM.name:
-            written = {
-                **written,
-                "status": {
-                    **written.get("status", {}),
-                    "power": written.get("status", {}).get("power", "absent"),
-                    "addresses": [],
-                    "operation": describe_operation(operation),
-                },
-            }
+            status = {"power": "absent", **written.get("status", {}), "addresses": []}
+            written = {**written, "status": {**status, "operation": describe_operation(operation)}}
         return Accepted(written, operation)
 
     def settle(self, body: Document) -> None:
@@ -210,9 +241,9 @@ class Home:
             if key:
                 days = self.settings.operation_days
                 operation = idempotency.claim(transaction, self.store, key, operation, days)
-            operation = journal.begin(
-                transaction, self.store, operation, self.runner.owner if self.operate else None
-            )  # fmt: skip
+            owner = self.runner.owner if self.operate else None
+            operation = journal.begin(transaction, self.store, operation, owner)
+            self.audit_change(live, name_action(operation_type), operation)
         if self.operate:
             self.runner.start(operation["uid"])
         return Accepted(document, operation)
@@ -256,6 +287,8 @@ class Home:
         self.observer.close()
         self.hypervisor.close()
         self.store.close()
+        if self._audit is not None:
+            self._audit.close()
 
 
 def _label(store: Store) -> str:

@@ -11,7 +11,7 @@ from backend.errors import KCError
 from backend.hypervisor.plan import Address, ObservedDomain
 from backend.local.views import running_operations, show_foreign, show_vm
 from backend.model.documents import Document, is_readable
-from backend.model.kinds import NETWORK, OPERATION, VM
+from backend.model.kinds import KINDS, NETWORK, OPERATION, VM
 from backend.model.networks import libvirt_name
 from backend.service import DocumentPage, Event
 
@@ -25,6 +25,8 @@ TICK_SECONDS = 0.1
 ADDRESS_SECONDS = 2.0
 LOST_SECONDS = 2.0
 PROBE_SECONDS = 3.0
+# The store keeps kinds besides that nobody is shown.
+KIND_NAMES = frozenset(kind.name for kind in KINDS)
 # The uuid of no domain: to ask for it is the cheapest question that a host can be asked.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -36,12 +38,12 @@ class Observer:
         self.store = store
         self.hypervisor = hypervisor
         self._networks: tuple[int, list[str]] = (-1, [])
-        self._unsubscribers: list[Callable[[], None]] = []
+        self._unsubscribers: dict[Callable[[str, str], None], Callable[[], None]] = {}
 
     def close(self) -> None:
         """End every subscription."""
         while self._unsubscribers:
-            self._unsubscribers.pop()()
+            self._unsubscribers.popitem()[1]()
 
     def _network_names(self) -> list[str]:
         """Return the libvirt networks behind the documents; read again only after the store has moved."""
@@ -211,8 +213,14 @@ class Observer:
         return bool(earlier and earlier[-1] is not None and accepts(earlier[-1]))
 
     def subscribe(self, hint: Callable[[str, str], None]) -> None:
-        """Subscribe to the hypervisor until the observer is closed; a host that does not answer is tried again."""
-        self._unsubscribers.append(self.hypervisor.subscribe(hint))
+        """Subscribe to the hypervisor until the hint is dropped, or the observer closed."""
+        self._unsubscribers[hint] = self.hypervisor.subscribe(hint)
+
+    def drop(self, hint: Callable[[str, str], None]) -> None:
+        """End a subscription, where there is one."""
+        unsubscribe = self._unsubscribers.pop(hint, None)
+        if unsubscribe is not None:
+            unsubscribe()
 
 
 class _Watch:
@@ -231,9 +239,18 @@ class _Watch:
         self.answers = True
 
     def wants(self, kind: str) -> bool:
-        return not self.kinds or kind in self.kinds
+        return kind in (self.kinds or KIND_NAMES)
 
     def events(self) -> Iterator[Event | None]:
+        try:
+            yield from self._follow()
+        finally:
+            self.observer.drop(self._hint)
+
+    def _hint(self, kind: str, uid: str) -> None:
+        self.hints.append((kind, uid))
+
+    def _follow(self) -> Iterator[Event | None]:
         subscribed = False
         tried = -LOST_SECONDS
         while True:
@@ -250,7 +267,7 @@ class _Watch:
 
     def _subscribe(self) -> bool:
         try:
-            self.observer.subscribe(lambda kind, uid: self.hints.append((kind, uid)))
+            self.observer.subscribe(self._hint)
         except KCError:
             return False
         return True

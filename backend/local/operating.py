@@ -72,7 +72,7 @@ class OperatingHome(Home):
         """Ask an operation to end and undo itself."""
         from backend.operations import journal  # noqa: PLC0415 - as above
 
-        document = journal.request_cancel(self.store, operation)
+        document = journal.request_cancel(self.store, operation, lambda found: self.audit_change(found, "op.cancel"))
         self.runner.cancel(document["uid"])
         if self.operate:
             self.runner.take_up()

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import ConflictError, UsageError
-from backend.local.operating import OperatingHome
 from backend.local.views import check_version, running_operations
+from backend.local.whole import WholeHome
 from backend.model.documents import Document, complete
-from backend.model.kinds import IMAGE, KEPT_KINDS, NETWORK, VM, Kind, find_kind
-from backend.model.upkeep import Compaction, Fault
-from backend.service import Accepted, Adoption, ConsoleStream, DocumentPage, Event, Finding, Preview
+from backend.model.kinds import IMAGE, NETWORK, TOKEN, VM, WRITTEN_KINDS, Kind, find_kind
+from backend.service import Accepted, Adoption, ConsoleStream, DocumentPage, Event, Preview
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backend.hypervisor.plan import Sample
+    from backend.model.samples import Sample
     from backend.model.selectors import Selector
     from backend.store.protocol import Page
 
 START_SECONDS = 60.0
+_NO_SESSIONS = "spec.type!=session"
 
 
-class LocalService(OperatingHome):
+class LocalService(WholeHome):
     """Everything that KC can do, on a store and a host that this process opens."""
 
     # --- reading
@@ -40,6 +39,8 @@ class LocalService(OperatingHome):
     ) -> DocumentPage:
         """Return documents of a kind; see the protocol."""
         which = find_kind(kind)
+        if which is TOKEN and not everything:
+            selector = f"{selector},{_NO_SESSIONS}" if selector.strip() else _NO_SESSIONS
         accepts = _parse_selector(selector)
         if which is VM:
             return self.observer.list_vms(
@@ -79,17 +80,30 @@ class LocalService(OperatingHome):
         body = prepare(self.store, document)
         if body["kind"] == NETWORK.name:
             fit_mtu(self.hypervisor, body)
+        elif body["kind"] == TOKEN.name:
+            from backend.local.tokens import check_new  # noqa: PLC0415 - few documents are tokens
+
+            check_new(body)
         return {**body, **describe_warnings(self.store, body)}
 
     def create(self, document: Document, *, key: str = "") -> Accepted:
         """Accept a new document; see the protocol."""
-        return self.once(key, "create", document, lambda bound: self._create(document, bound))
+        accepted = self.once(key, "create", document, lambda bound: self._create(document, bound))
+        if key and accepted.document["kind"] == TOKEN.name:
+            from backend.local.tokens import explain_repeat  # noqa: PLC0415 - few documents are tokens
+
+            return explain_repeat(accepted)
+        return accepted
 
     def _create(self, document: Document, key: str) -> Accepted:
         body = self._prepare(document)
         warnings = body.pop("status", {})
         kind = find_kind(body["kind"])
         self._check_makeable(kind, body["name"])
+        if kind is TOKEN:
+            from backend.local import tokens  # noqa: PLC0415 - few documents are tokens
+
+            return tokens.create(self, body, key)
         if kind is VM:
             self.check_domain_name(body["name"])
         operation_type = f"{kind.command}.create" if kind in (VM, NETWORK) else ""
@@ -101,7 +115,7 @@ class LocalService(OperatingHome):
             raise UsageError(
                 f"image {name}", "it is not made from a document alone", "kc image upload FILE --name NAME"
             )
-        if kind not in KEPT_KINDS:
+        if kind not in WRITTEN_KINDS:
             raise UsageError(f"{kind.title} {name}", "it is not made from a document", "KC makes it by itself")
 
     def update(
@@ -150,7 +164,7 @@ class LocalService(OperatingHome):
     def _find_changeable(self, document: Document) -> tuple[Kind, Document]:
         kind = find_kind(str(document.get("kind", "")))
         name = str(document.get("name", ""))
-        if kind not in KEPT_KINDS:
+        if kind not in WRITTEN_KINDS:
             raise UsageError(f"{kind.title} {name}", "it is KC's own and cannot be changed", "")
         return kind, self.find_own(kind, name)
 
@@ -162,7 +176,7 @@ class LocalService(OperatingHome):
 
         kind = find_kind(str(document.get("kind", "")))
         name = str(document.get("name", ""))
-        if kind in KEPT_KINDS and self.store.find(kind.name, name) is not None:
+        if kind in WRITTEN_KINDS and self.store.find(kind.name, name) is not None:
             kind, live = self._find_changeable(document)
             check_version(live, document.get("version"))
             return build_preview(self.store, self.hypervisor, live, prepare_update(self.store, live, document))
@@ -178,6 +192,9 @@ class LocalService(OperatingHome):
 
         which = find_kind(kind)
         live = self.find_own(which, name)
+        if which is TOKEN:
+            hint = "make another token"
+            raise UsageError(f"token {name}", "it is only narrowed: what it was once it is not again", hint)
         check_version(live, if_version)
         old = self.find_version(which, name, version)
         wish = {"kind": kind, "name": live["name"], "metadata": old["metadata"], "spec": old["spec"]}
@@ -273,7 +290,15 @@ class LocalService(OperatingHome):
 
         return adopt(self, domain, name, metadata)
 
-    def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str]) -> Accepted:
+    def upload_image(
+        self,
+        name: str,
+        path: Path,
+        *,
+        metadata: Document,
+        declared: dict[str, str],
+        sent: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing goes over a network
+    ) -> Accepted:
         """Take the image in a local file; see the protocol."""
         from backend.local.uploading import prepare_image, source_of  # noqa: PLC0415 - pydantic, oslo
 
@@ -319,47 +344,13 @@ class LocalService(OperatingHome):
 
         return read_log(self.hypervisor, self.find_own(VM, name), limit_bytes)
 
-    # --- the whole
+    # --- the whole; see WholeHome too
     def initialise(self, report: Callable[[str], None]) -> list[str]:
         """Make what a newcomer needs; see the protocol."""
         from backend.local.initialising import initialise  # noqa: PLC0415
 
+        self.audit_call("host.init")
         return initialise(self, report)
-
-    def diagnose(self) -> list[Finding]:
-        """Return what works here and what does not."""
-        from backend.local.doctor import diagnose  # noqa: PLC0415
-
-        return diagnose(self.store, self.hypervisor, self.settings)
-
-    def export(self) -> Iterator[Document]:
-        """Yield the whole store, history included."""
-        return self.store.dump()
-
-    def load(self, records: Iterable[Document]) -> int:
-        """Take an export into an empty store."""
-        from backend.local.importing import check_records  # noqa: PLC0415 - pydantic
-
-        return self.store.load(check_records(records))
-
-    def check_store(self, *, repair: bool = False) -> list[Fault]:
-        """Verify the store."""
-        return self.store.check(repair=repair)
-
-    def compact_store(self) -> Compaction:
-        """Drop the history that is to be kept no longer."""
-        return self.store.compact()
-
-    def copy_store(self, source: str, target: str) -> int:
-        """Copy all of one store into another, which must be empty."""
-        from backend.store.opening import open_store  # noqa: PLC0415 - another store than this one's
-
-        retentions, etcd = self.settings.retentions, self.settings.etcd
-        with (
-            closing(open_store(source, create=False, retentions=retentions, etcd=etcd)) as old,
-            closing(open_store(target, retentions=retentions, etcd=etcd)) as new,
-        ):
-            return new.load(old.dump())
 
 
 def _with_status(accepted: Accepted, status: Document) -> Accepted:

@@ -37,7 +37,7 @@ def describe_image(path: Path, declared: dict[str, str], source: str = "") -> Do
         "digest": facts.digest,
         "sizeBytes": facts.size_bytes,
         "virtualSizeBytes": facts.virtual_size_bytes,
-        "source": source or f"file:{path.name}",
+        "source": source or declared.get("source") or f"file:{path.name}",
     }
 
 

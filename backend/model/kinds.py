@@ -22,10 +22,16 @@ NETWORK = Kind("Network", "network", "networks", "network")
 MACHINE_TYPE = Kind("MachineType", "type", "machine-types", "machine type")
 OPERATION = Kind("Operation", "op", "operations", "operation")
 TRASH = Kind("Trash", "trash", "trash", "deleted object")
+TOKEN = Kind("Token", "token", "tokens", "token")
 
-KINDS: tuple[Kind, ...] = (VM, IMAGE, NETWORK, MACHINE_TYPE, OPERATION, TRASH)
+KINDS: tuple[Kind, ...] = (VM, IMAGE, NETWORK, MACHINE_TYPE, OPERATION, TRASH, TOKEN)
 KEPT_KINDS: tuple[Kind, ...] = (VM, IMAGE, NETWORK, MACHINE_TYPE)
-"""What a customer makes, changes and deletes."""
+"""What a customer makes, changes, deletes and brings back."""
+WRITTEN_KINDS: tuple[Kind, ...] = (*KEPT_KINDS, TOKEN)
+"""What a customer makes, changes and deletes; a token that was deleted is revoked, and never comes back."""
+
+ENROLMENT = "Enrolment"
+"""What the store keeps besides, and no list, feed or command knows: who has which one-time codes."""
 
 
 def find_kind(word: str) -> Kind:

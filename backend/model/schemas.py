@@ -23,9 +23,10 @@ from pydantic import (
 from backend.errors import RefusedError
 from backend.model.base import Model
 from backend.model.documents import API_VERSION, Document
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TOKEN, TRASH, VM, Kind, find_kind
 from backend.model.machine_types import MachineTypeSpec
 from backend.model.network_spec import NetworkSpec, NicGuard, RateLimit
+from backend.model.tokens import TokenSpec
 from backend.text import sanitise
 
 # A name is a DNS label (RFC 1123): it becomes a host name, a domain's name and a part of a URL.
@@ -53,8 +54,10 @@ def _expand_reference(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Referring = Annotated[Reference, BeforeValidator(_expand_reference)]
-ReferringToType = Annotated[TypeReference, BeforeValidator(_expand_reference)]
+Referring = Annotated[Reference, BeforeValidator(_expand_reference, json_schema_input_type=Name | Reference)]
+ReferringToType = Annotated[
+    TypeReference, BeforeValidator(_expand_reference, json_schema_input_type=Name | TypeReference)
+]
 
 
 class AddressPlan(Model):
@@ -233,6 +236,7 @@ SPECS: dict[str, type[Model]] = {
     MACHINE_TYPE.name: MachineTypeSpec,
     OPERATION.name: OperationSpec,
     TRASH.name: TrashSpec,
+    TOKEN.name: TokenSpec,
 }
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Owner:
 
 
 def new_operation(operation_type: str, target: Document, parameters: dict[str, Any], by: str) -> Document:
-    """Return the body of a new operation on `target`."""
+    """Return the body of a new operation on `target`, whose metadata it has: who may see one may see the other."""
     uid = str(uuid.uuid4())
     now = format_time()
     return {
@@ -81,7 +81,7 @@ def new_operation(operation_type: str, target: Document, parameters: dict[str, A
         "kind": OPERATION.name,
         "name": name_operation(uid),
         "uid": uid,
-        "metadata": {},
+        "metadata": target.get("metadata", {}),
         "spec": {
             "type": operation_type,
             "target": {
@@ -181,8 +181,11 @@ def release(store: Store, owner: Owner, uid: str, fence: int) -> None:
         transaction.put_lease(uid, {**lease, "owner": "", "fence": fence})
 
 
-def request_cancel(store: Store, name: str) -> Document:
-    """Mark an operation to be cancelled and return it; raise NotFoundError, and ConflictError where it has ended."""
+def request_cancel(store: Store, name: str, witness: Callable[[Document], None] | None = None) -> Document:
+    """Mark an operation to be cancelled and return it; raise NotFoundError, and ConflictError where it has ended.
+
+    `witness` is told of the operation before it is marked, and prevents that by raising.
+    """
     with store.transaction() as transaction:
         operation = transaction.find(OPERATION.name, name)
         if operation is None:
@@ -191,6 +194,8 @@ def request_cancel(store: Store, name: str) -> Document:
         if lease is None:
             state = operation.get("status", {}).get("state", "ended")
             raise ConflictError(f"operation {name}", f"it has {state} already")
+        if witness is not None:
+            witness(operation)
         transaction.put_lease(operation["uid"], {**lease, "cancel": True})
         return operation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from backend.errors import UsageError
@@ -32,8 +32,16 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=min(terminal_width(), _MAXIMUM_HELP_WIDTH) - 2)
 
 
+def is_file(value: str) -> bool:
+    """Return whether a value of an argument that takes files names one; `-` is standard input or output."""
+    return value != "-"
+
+
 class Parser(ArgumentParser):
-    """The parser of one command: its errors are UsageErrors, and each argument may say how it completes."""
+    """The parser of one command: its errors are UsageErrors, and each argument may say how it completes.
+
+    `files` are the arguments whose values may name a file of this machine, each with what tells whether a value does.
+    """
 
     def __init__(self, path: str, *, text: str = "", examples: Sequence[str] = ()) -> None:
         """Make the parser of `kc PATH`, with what every command takes."""
@@ -47,6 +55,7 @@ class Parser(ArgumentParser):
             add_help=False,
         )
         self.completions: dict[str, str] = {}
+        self.files: dict[str, Callable[[str], bool]] = {}
         common = self.add_argument_group("every command takes")
         common.add_argument("-h", "--help", action="help", help="show this help")
         common.add_argument("--profile", metavar="NAME", default="", help="which KC to speak to")
@@ -59,11 +68,18 @@ class Parser(ArgumentParser):
         )
         self.completions["profile"] = "profile"
 
-    def add(self, *flags: str, complete: str = "", **options: Any) -> Action:
-        """Add an argument; `complete` is what the shell completes it with: `file`, or what `kc __complete` knows."""
+    def add(
+        self, *flags: str, complete: str = "", names_file: Callable[[str], bool] = is_file, **options: Any
+    ) -> Action:
+        """Add an argument; `complete` is what the shell completes it with: `file`, or what `kc __complete` knows.
+
+        Every argument whose value may name a file says `file`; `names_file` tells whether a value does.
+        """
         action = self.add_argument(*flags, **options)
         if complete:
             self.completions[action.dest] = complete
+        if complete == "file":
+            self.files[action.dest] = names_file
         return action
 
     def format_help(self) -> str:

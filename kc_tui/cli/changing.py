@@ -12,7 +12,7 @@ from typing import NamedTuple
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, UsageError
 from backend.model.changes import compare_documents, json_patch
 from backend.model.documents import Document
-from backend.model.kinds import NETWORK, OPERATION, Kind, find_kind
+from backend.model.kinds import KEPT_KINDS, NETWORK, OPERATION, Kind, find_kind
 from backend.service import Accepted, Preview
 from backend.text import sanitise
 from kc_tui.cli.arguments import Parser, add_dry_run, add_if_version, add_message, add_timeout, add_yes, key_of
@@ -90,7 +90,8 @@ def tell_versions(session: Session, kind: Kind, written: Sequence[Written]) -> N
     for entry in written if session.output == "table" else ():
         name, version = entry.accepted.document["name"], entry.accepted.document["version"]
         if entry.is_new:
-            session.note(f"{kind.title} {name} is at version {version}; kc {kind.command} undo {name} takes it back")
+            back = f"; kc {kind.command} undo {name} takes it back" if kind in KEPT_KINDS else ""
+            session.note(f"{kind.title} {name} is at version {version}{back}")
         else:
             session.note(f"{kind.title} {name} is so already, at version {version}")
 

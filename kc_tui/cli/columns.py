@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from backend.model.documents import Document, is_readable, name_of, parse_time
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TOKEN, TRASH, VM, Kind, find_kind
 from kc_tui.cli.table import Cell, Column, Value, print_table
 
 DASH = "–"
@@ -235,6 +235,12 @@ def _show_operation(document: Document) -> Sequence[Value]:
     )
 
 
+def _show_token(document: Document) -> Sequence[Value]:
+    from kc_tui.cli.token_details import show_token  # noqa: PLC0415 - tokens only
+
+    return show_token(document)
+
+
 def _show_trash(document: Document) -> Sequence[Value]:
     from kc_tui.state.formatting import GIB  # noqa: PLC0415 - the list of VMs shows no bytes
 
@@ -297,6 +303,10 @@ _LAYOUTS: dict[Kind, _Layout] = {
             Column("UNTIL"), Column("DISK", right=True),
         ),
         _show_trash,
+    ),
+    TOKEN: _Layout(
+        (Column("NAME"), Column("TYPE"), Column("EXPIRES"), Column("MAY DO"), Column("WHOSE")),
+        _show_token,
     ),
 }  # fmt: skip
 

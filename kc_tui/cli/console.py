@@ -8,10 +8,10 @@ import sys
 import termios
 import threading
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from backend.errors import KCError, UsageError
+from backend.errors import KCError, TimedOutError, UsageError
 from backend.service import ConsoleStream
 from backend.text import sanitise
 from kc_tui.cli.console_filter import StringFilter, clean_log
@@ -19,6 +19,7 @@ from kc_tui.cli.following import leaving_on_signals
 from kc_tui.cli.output import print_data
 from kc_tui.cli.session import Session
 from kc_tui.cli.table import is_coloured
+from kc_tui.idleness import Idleness, Presence
 
 LEAVE = b"\x1d"  # ctrl-]
 _READ_SECONDS = 0.5
@@ -56,6 +57,9 @@ def open_console(session: Session, name: str) -> int:
         # Not before every key goes to the guest, or the first ones would go nowhere.
         session.note(f"console of VM {name}; ctrl-] leaves", end="\r\n")
         link = Link(stream, sys.stdin.fileno(), sys.stdout.fileno())
+        if session.visitor is not None:
+            link.idleness = session.visitor.idleness
+            link.warn = lambda text: session.note(text, end="\r\n")
         link.run()
     if link.error is not None:
         raise link.error
@@ -85,7 +89,13 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class Link:
-    """Carries bytes between a console and a terminal; one thread reads the console, the caller's reads the keys."""
+    """Carries bytes between a console and a terminal; one thread reads the console, the caller's reads the keys.
+
+    With `idleness` it ends where no key is pressed for long; `warn` tells of it before.
+    """
+
+    idleness: Idleness | None = None
+    warn: Callable[[str], object] = staticmethod(lambda _text: None)
 
     def __init__(self, stream: ConsoleStream, keys: int, screen: int) -> None:
         """Take the stream, which is closed at the end, and the terminal's file descriptors."""
@@ -129,10 +139,7 @@ class Link:
         os.write(ending, b"!")
 
     def _carry_keys(self, ended: int) -> None:
-        while True:
-            ready, _, _ = select.select([self._keys, ended], [], [])
-            if ended in ready:
-                return
+        while self._wait_for_keys(ended):
             try:
                 typed = os.read(self._keys, _PIECE_BYTES)
             except OSError:
@@ -140,6 +147,8 @@ class Link:
             if not typed:
                 self.reason = "the terminal is gone"
                 return
+            if self.idleness is not None:
+                self.idleness.touch()
             before, leave, _after = typed.partition(LEAVE)
             if before:
                 try:
@@ -149,3 +158,29 @@ class Link:
                     return
             if leave:
                 return
+
+    def _wait_for_keys(self, ended: int) -> bool:
+        """Return once a key was pressed; False where the console has ended, or nobody is there."""
+        while True:
+            ready, _, _ = select.select([self._keys, ended], [], [], self._find_pause())
+            if ready:
+                return ended not in ready
+            if self._is_away():
+                return False
+
+    def _find_pause(self) -> float | None:
+        pause = self.idleness.until_next() if self.idleness is not None else 0.0
+        # A little later, so that the time is over by then.
+        return pause + 0.01 if pause else None
+
+    def _is_away(self) -> bool:
+        """Return whether it ends because nobody is there; tell of that before."""
+        if self.idleness is None:
+            return False
+        presence = self.idleness.look()
+        if presence is Presence.AWAY:
+            self.error = TimedOutError("console", self.idleness.describe_end(), "open it again")
+            return True
+        if presence is Presence.WARNED:
+            self.warn(self.idleness.describe_warning())
+        return False

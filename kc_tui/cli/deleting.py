@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from backend.errors import UsageError
 from backend.model.documents import Document
-from backend.model.kinds import TRASH, VM, Kind
+from backend.model.kinds import TOKEN, TRASH, VM, Kind
 from backend.service import Accepted
 from backend.text import sanitise
 from kc_tui.cli.arguments import (
@@ -33,7 +33,8 @@ def add_arguments(parser: Parser, kind: Kind) -> None:
     """Add what `kc KIND delete` takes."""
     add_targets(parser, kind)
     add_yes(parser)
-    parser.add("--now", action="store_true", help="for good, without a grace time")
+    if kind is not TOKEN:
+        parser.add("--now", action="store_true", help="for good, without a grace time")
     if kind is VM:
         parser.add("--keep-disks", action="store_true", help="leave the disks in the pool")
     add_message(parser)
@@ -51,19 +52,22 @@ def delete(session: Session, kind: Kind, arguments: Namespace) -> int:
     if arguments.if_version is not None and len(arguments.names) != 1:
         raise UsageError(command, "--if-version goes with one name", "each object has versions of its own")
     keep_disks = bool(getattr(arguments, "keep_disks", False))
+    now = bool(getattr(arguments, "now", kind is TOKEN))
     if not arguments.yes and names:
         # A name that is not there is told before anybody confirms anything.
         found = [session.service.get(kind.name, name, observe=False) for name in names]
         keeps_all = keep_disks or all(map(_is_adopted, found))
-        hours = 0.0 if arguments.now or keep_disks else session.settings.grace_hours
+        hours = 0.0 if now or keep_disks else session.settings.grace_hours
         if hours:
             what = names[0] if len(names) == 1 else "NAME"
-            session.note(f"for {hours:g} h kc {kind.command} restore {what} will bring back what is deleted now")
+            # How long a KC elsewhere keeps things is told by kc trash list.
+            span = "for a time" if session.settings.url else f"for {hours:g} h"
+            session.note(f"{span} kc {kind.command} restore {what} will bring back what is deleted now")
         ending = "" if hours or keep_disks else " for good"
         _confirm(kind, names, with_disks=kind is VM and not keeps_all, ending=ending)
 
     def delete_one(name: str) -> Accepted:
-        return _delete_one(session, kind, name, arguments, keep_disks=keep_disks)
+        return _delete_one(session, kind, name, arguments, keep_disks=keep_disks, now=now)
 
     follower = Follower(session, timeout=arguments.timeout)
     accepted, errors = collect(delete_one, names)
@@ -72,7 +76,7 @@ def delete(session: Session, kind: Kind, arguments: Namespace) -> int:
     deleted = [outcome.document for outcome in outcomes if outcome.error is None]
     several = len(arguments.names) != 1
     if session.output == "table":
-        _tell(session, kind, deleted, now=arguments.now)
+        _tell(session, kind, deleted, now=now)
     else:
         print_results(session, kind, deleted, several=several)
     if len(names) > 1 and errors:
@@ -80,7 +84,9 @@ def delete(session: Session, kind: Kind, arguments: Namespace) -> int:
     return report_all(session, errors)
 
 
-def _delete_one(session: Session, kind: Kind, name: str, arguments: Namespace, *, keep_disks: bool) -> Accepted:
+def _delete_one(
+    session: Session, kind: Kind, name: str, arguments: Namespace, *, keep_disks: bool, now: bool
+) -> Accepted:
     version = arguments.if_version
     if version is not None:
         read_current(session, kind, name, version)
@@ -90,7 +96,7 @@ def _delete_one(session: Session, kind: Kind, name: str, arguments: Namespace, *
             name,
             if_version=version,
             keep_disks=keep_disks,
-            now=arguments.now,
+            now=now,
             message=arguments.message,
             key=key_of(arguments, name),
         )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from backend.model.documents import Document, is_readable, name_of
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TRASH, VM, Kind, find_kind
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, OPERATION, TOKEN, TRASH, VM, Kind, find_kind
 from backend.text import sanitise, sanitise_lines
 from kc_tui.cli.columns import (
     describe_plan,
@@ -21,6 +21,7 @@ from kc_tui.cli.columns import (
 from kc_tui.cli.network_details import describe_network
 from kc_tui.cli.output import format_json
 from kc_tui.cli.parts import list_disks
+from kc_tui.cli.token_details import describe_token
 from kc_tui.cli.type_details import describe_type
 from kc_tui.state.formatting import GIB, format_bytes, format_mebibytes, pluralise
 from kc_tui.state.network_facts import describe_guards
@@ -224,4 +225,5 @@ _DESCRIBERS: dict[Kind, Callable[[Document], Lines]] = {
     MACHINE_TYPE: describe_type,
     OPERATION: _describe_operation,
     TRASH: _describe_trash,
+    TOKEN: describe_token,
 }

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from backend.model.changes import compare_documents
-from backend.model.kinds import Kind
+from backend.model.kinds import KEPT_KINDS, Kind
 from backend.service import Version
 from kc_tui.cli.arguments import Parser, parse_count
 from kc_tui.cli.columns import show_time
@@ -36,8 +36,8 @@ def _print_history(session: Session, kind: Kind, arguments: Namespace) -> int:
     else:
         print_table(_COLUMNS, [_show(versions, index) for index in shown])
         if versions and versions[-1].document is None:
-            restore = f"kc {kind.command} restore {arguments.name}"
-            session.note(f"{kind.title} {arguments.name} is deleted; {restore} brings it back")
+            back = f"; kc {kind.command} restore {arguments.name} brings it back" if kind in KEPT_KINDS else ""
+            session.note(f"{kind.title} {arguments.name} is deleted{back}")
     return 0
 
 

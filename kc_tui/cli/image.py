@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from backend.errors import UsageError
@@ -26,7 +28,7 @@ def _parse_digest(text: str) -> str:
 
 
 def _add_upload_arguments(parser: Parser) -> None:
-    parser.add("file", metavar="FILE", complete="file", help="a raw or qcow2 disk image")
+    parser.add("file", metavar="FILE", complete="file", help="a raw or qcow2 disk image; - reads standard input")
     parser.add("--name", metavar="N", required=True, help="what the image is to be called")
     parser.add("--format", metavar="F", help="what the file is said to be, such as raw; refused if it is not")
     parser.add("--sha256", metavar="H", type=_parse_digest, help="what the file's SHA-256 must be")
@@ -49,14 +51,34 @@ def _upload(session: Session, arguments: Namespace) -> int:
         "arch": arguments.arch,
         "title": arguments.title,
     }
-    follower = Follower(session, timeout=arguments.timeout)
-    accepted = session.service.upload_image(
-        arguments.name,
-        Path(arguments.file).expanduser(),
-        metadata=build_tree(arguments.meta, "--meta"),
-        declared={key: value for key, value in given.items() if value is not None},
-    )
-    return finish(session, IMAGE, follower, [accepted])
+    with _find_file(session, arguments.file) as path:
+        follower = Follower(session, timeout=arguments.timeout)
+        try:
+            accepted = session.service.upload_image(
+                arguments.name,
+                path,
+                metadata=build_tree(arguments.meta, "--meta"),
+                declared={key: value for key, value in given.items() if value is not None},
+                sent=lambda done, whole: follower.progress.show_sent(arguments.name, done, whole),
+            )
+        finally:
+            follower.progress.clear()
+        # Its bytes are read until the operation has ended.
+        return finish(session, IMAGE, follower, [accepted])
+
+
+@contextmanager
+def _find_file(session: Session, given: str) -> Iterator[Path]:
+    """Give the file to upload; of `-` one that is there as long as the block."""
+    if given != "-":
+        yield Path(given).expanduser()
+        return
+    if not session.waits:
+        raise UsageError("kc image upload", "standard input is gone before it is read", "leave --no-wait out")
+    from kc_tui.cli.spooling import spool_input  # noqa: PLC0415 - most images are files
+
+    with spool_input(session, "image.upload") as path:
+        yield path
 
 
 COMMANDS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backend.errors import FailedError, KCError, UsageError
 from kc_tui.cli.arguments import Parser
@@ -16,10 +16,8 @@ from kc_tui.cli.reporting import report_error, wants_json
 from kc_tui.cli.session import Session
 
 if TYPE_CHECKING:
-    from backend.settings import Settings
-    from kc_tui.cli.session import Opener
-
-    Application = Callable[[Settings], int]
+    from kc_tui.cli.session import Application, Opener
+    from kc_tui.visitor import Visitor
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -29,18 +27,30 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _VALUED = ("-o", "--output", "--profile")
 
 
+class _Runner(NamedTuple):
+    """What a command is run with; see `run`."""
+
+    open_service: Opener | None
+    open_application: Application | None
+    visitor: Visitor | None
+
+
 def run(
-    arguments: Sequence[str], open_service: Opener | None = None, open_application: Application | None = None
+    arguments: Sequence[str],
+    open_service: Opener | None = None,
+    open_application: Application | None = None,
+    visitor: Visitor | None = None,
 ) -> int:
     """Run one command line and return its exit code.
 
-    `open_service` opens another service than the settings name, `open_application` is what `kc` alone opens.
+    `open_service` opens another service than the settings name, `open_application` is what `kc` alone opens. For a
+    `visitor`, no user of this machine, only what `confinement` says is there.
     """
     _mend_streams()
     arguments = list(arguments)
     as_json = wants_json(arguments)
     try:
-        code = _dispatch(arguments, open_service, open_application)
+        code = _dispatch(arguments, _Runner(open_service, open_application, visitor))
         sys.stdout.flush()
     except KCError as error:
         return report_error(error, as_json=as_json)
@@ -81,28 +91,37 @@ def split_front(arguments: list[str]) -> tuple[list[str], str, list[str]]:
     return arguments[:index], "".join(arguments[index : index + 1]), arguments[index + 1 :]
 
 
-def _dispatch(arguments: list[str], open_service: Opener | None, open_application: Application | None) -> int:
+def _dispatch(arguments: list[str], runner: _Runner) -> int:
     front, noun, rest = split_front(arguments)
+    nouns = visible_nouns()
+    if runner.visitor is not None:
+        from kc_tui.cli.confinement import served_nouns  # noqa: PLC0415 - most runs are at home
+
+        nouns = served_nouns()
     if "-h" in front or "--help" in front:
-        print(_describe_root())
+        print(_describe_root(nouns))
         return 0
     if "--version" in front:
         return _print_version(front)
     if not noun:
-        return _open_application(front, open_application)
+        return _open_application(front, nouns, runner)
     if noun not in NOUNS:
-        raise UsageError("usage of kc", f"no command {noun!r}", _suggest(noun, visible_nouns(), "kc --help"))
-    return _descend(noun, NOUNS[noun], front, rest, open_service)
+        raise UsageError("usage of kc", f"no command {noun!r}", _suggest(noun, nouns, "kc --help"))
+    return _descend(noun, NOUNS[noun], front, rest, runner)
 
 
-def _descend(path: str, noun: Noun, front: list[str], rest: list[str], open_service: Opener | None) -> int:
+def _descend(path: str, noun: Noun, front: list[str], rest: list[str], runner: _Runner) -> int:
     """Run what the words after a noun ask for; `front` are the options before them."""
     commands = load_commands(noun)
     entry = commands.get("")
     if isinstance(entry, Command):
-        return _run_command(path, entry, front + rest, open_service)
+        return _run_command(path, entry, front + rest, runner)
     more, verb, rest = split_front(rest)
     if "-h" in more or "--help" in more:
+        if runner.visitor is not None:
+            from kc_tui.cli.confinement import served_commands  # noqa: PLC0415 - most runs are at home
+
+            commands = served_commands(path, commands) or commands
         print(_describe_noun(path, noun, commands))
         return 0
     if verb not in commands:
@@ -110,17 +129,32 @@ def _descend(path: str, noun: Noun, front: list[str], rest: list[str], open_serv
         raise UsageError(f"usage of kc {path}", why, _suggest(verb, list(commands), f"kc {path} --help"))
     entry = commands[verb]
     if isinstance(entry, Noun):
-        return _descend(f"{path} {verb}", entry, front + more, rest, open_service)
-    return _run_command(f"{path} {verb}", entry, front + more + rest, open_service)
+        return _descend(f"{path} {verb}", entry, front + more, rest, runner)
+    return _run_command(f"{path} {verb}", entry, front + more + rest, runner)
 
 
-def _run_command(path: str, command: Command, arguments: list[str], open_service: Opener | None) -> int:
+def _run_command(path: str, command: Command, arguments: list[str], runner: _Runner) -> int:
+    if runner.visitor is not None:
+        from kc_tui.cli.confinement import check_path, check_values  # noqa: PLC0415 - most runs are at home
+
+        check_path(path)
     parser = build_parser(path, command)
     try:
         values = parser.parse(arguments)
     except SystemExit:  # argparse has printed the help that was asked for
         return 0
-    with Session(values, open_service, finishes=command.finishes) as session:
+    finishes = command.finishes
+    if runner.visitor is not None:
+        check_values(parser, values)
+        # What an earlier process left is nothing that a visitor is to wait for, or to hear of.
+        finishes = False
+    with Session(
+        values,
+        runner.open_service,
+        finishes=finishes,
+        visitor=runner.visitor,
+        open_application=runner.open_application,
+    ) as session:
         return command.run(session, values)
 
 
@@ -144,15 +178,15 @@ def _print_version(front: list[str]) -> int:
     return 0
 
 
-def _open_application(front: list[str], open_application: Application | None) -> int:
+def _open_application(front: list[str], nouns: Sequence[str], runner: _Runner) -> int:
     values = Parser("").parse(front)
     if values.output != "table" or not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         if values.output == "table":
-            print(_describe_root(), file=sys.stderr)
+            print(_describe_root(nouns), file=sys.stderr)
         raise UsageError("usage of kc", "without a command it needs a terminal", "see kc --help")
-    if open_application is None:
+    if runner.open_application is None:
         raise UsageError("usage of kc", "a command is missing", "see kc --help")
-    return open_application(Session(values).settings)
+    return runner.open_application(Session(values).settings, runner.visitor)
 
 
 def _suggest(word: str, known: list[str], otherwise: str) -> str:
@@ -167,7 +201,7 @@ def _list_lines(entries: Sequence[tuple[str, str]]) -> list[str]:
     return [f"  {name:<{width}}  {summary}" for name, summary in entries]
 
 
-def _describe_root() -> str:
+def _describe_root(nouns: Sequence[str]) -> str:
     lines = [
         "KC manages virtual machines from a terminal, over libvirt.",
         "",
@@ -176,7 +210,7 @@ def _describe_root() -> str:
         "       kc --version",
         "",
         "commands:",
-        *_list_lines([(noun, NOUNS[noun].summary) for noun in visible_nouns()]),
+        *_list_lines([(noun, NOUNS[noun].summary) for noun in nouns]),
         "",
         "every command takes:",
         *_list_lines(

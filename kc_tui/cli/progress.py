@@ -48,6 +48,7 @@ class ProgressLine:
         self._stream = sys.stderr
         self._rewrites = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._last = ""
+        self._percent = -1
         self._drawn = False
 
     def show(self, document: Document) -> None:
@@ -60,8 +61,17 @@ class ProgressLine:
             share = (f"  {amount}" if amount else "") + f"  {document.get('status', {}).get('percent', 0)} %"
         else:
             text, share = sanitise(describe_vm(document)), ""
-        if not text:
-            return
+        if text:
+            self._write(text, share)
+
+    def show_sent(self, name: str, done: int, whole: int) -> None:
+        """Show how much of a file has been sent; on a terminal alone, and only what is news."""
+        percent = 100 * done // whole if whole else 100
+        if self._rewrites and not self._quiet and percent != self._percent:
+            self._percent = percent
+            self._write(f"{sanitise(name)}: sending", f"  {percent} %")
+
+    def _write(self, text: str, share: str) -> None:
         if self._rewrites:
             width = terminal_width(self._stream.fileno()) - 1
             # Said first: a ctrl-c may come as soon as the line can be seen.

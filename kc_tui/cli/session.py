@@ -13,6 +13,7 @@ from backend.text import sanitise
 
 if TYPE_CHECKING:
     from backend.settings import Settings
+    from kc_tui.visitor import Visitor
 
 
 class Home(Service, Protocol):
@@ -29,15 +30,33 @@ class Opener(Protocol):
         """Return the service that the settings ask for."""
 
 
+class Application(Protocol):
+    """Opens KC on the terminal."""
+
+    def __call__(self, settings: Settings, visitor: Visitor | None = None) -> int:
+        """Return the exit code, once its user, or the visitor, has left."""
+
+
 class Session:
     """What a command works with.
 
     `output` is table, json, yaml or name; `quiet` wants nothing but data and errors; `waits` is false with --no-wait.
     A command sets `goes_on` where it leaves operations unfinished: a detached process then goes on with them.
+    `visitor` is who runs it without being a user of this machine, `open_application` opens KC on the terminal.
     """
 
-    def __init__(self, arguments: Namespace, open_service: Opener | None = None, *, finishes: bool = False) -> None:
+    def __init__(
+        self,
+        arguments: Namespace,
+        open_service: Opener | None = None,
+        *,
+        finishes: bool = False,
+        visitor: Visitor | None = None,
+        open_application: Application | None = None,
+    ) -> None:
         """Take what every command takes from its `arguments`; open nothing yet."""
+        self.visitor = visitor
+        self.open_application = open_application
         self.output: str = arguments.output
         self.quiet: bool = arguments.quiet
         self.waits: bool = arguments.wait_for_end

@@ -36,7 +36,8 @@ def _print_pairs(session: Session, value: dict[str, Any], pairs: Sequence[tuple[
 def _show(session: Session, _arguments: Namespace) -> int:
     header = next(iter(session.service.export()))
     value = {
-        "url": session.settings.store_url,
+        # Of a KC elsewhere it is not known here where it keeps its documents, but where it is.
+        "url": session.settings.url or session.settings.store_url,
         "format": header["format"],
         "identity": header["identity"],
         "revision": header["revision"],

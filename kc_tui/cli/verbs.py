@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from backend.errors import KCError, UsageError
 from backend.model.documents import Document
-from backend.model.kinds import KEPT_KINDS, Kind
+from backend.model.kinds import WRITTEN_KINDS, Kind
 from kc_tui.cli.arguments import Parser, add_selector, parse_count
 from kc_tui.cli.commands import Command
 from kc_tui.cli.output import print_list, print_results
@@ -169,7 +169,7 @@ def _list(session: Session, kind: Kind, arguments: Namespace, hint: str, prepare
 
 def show_command(kind: Kind, noun: str = "NAME") -> Command:
     """Return `kc KIND show NAME…`; of a kept kind old versions too."""
-    kept = kind in KEPT_KINDS
+    kept = kind in WRITTEN_KINDS
 
     def add_arguments(parser: Parser) -> None:
         parser.add("names", metavar=noun, nargs="+", complete=kind.command, help=f"which {kind.title}")

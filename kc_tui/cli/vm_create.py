@@ -59,7 +59,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add("--cdrom", metavar="IMAGE", default="", complete="image", help="the image that is in its CD-ROM drive")
     add_metadata(parser)
     parser.add(
-        "--ssh-key", metavar="FILE|TEXT", action="append", default=[], complete="file",
+        "--ssh-key", metavar="FILE|TEXT", action="append", default=[], complete="file", names_file=is_key_file,
         help="a public key that may log in, or a file with some",
     )  # fmt: skip
     parser.add("--user-data", metavar="FILE", complete="file", help="cloud-init's user-data; - reads standard input")
@@ -96,9 +96,18 @@ def read_text(path: str, what: str) -> str:
     return text
 
 
+def is_key_file(given: str) -> bool:
+    """Return whether `--ssh-key` names a file, and is no key itself."""
+    return given != "-" and not _is_key(given)
+
+
+def _is_key(given: str) -> bool:
+    return given.startswith(_KEY_BEGINNINGS) and " " in given.strip()
+
+
 def read_keys(given: str) -> list[str]:
     """Return the public keys that `--ssh-key` names: the text itself, or every key in a file."""
-    if given.startswith(_KEY_BEGINNINGS) and " " in given.strip():
+    if _is_key(given):
         return [given.strip()]
     text = read_text(given, "--ssh-key")
     if "PRIVATE KEY-----" in text:

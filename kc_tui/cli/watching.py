@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import select
 import sys
+import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import suppress
 
-from backend.errors import ConflictError, NotFoundError, UsageError
+from backend.errors import ConflictError, DeniedError, NotFoundError, UnreachableError, UsageError
 from backend.model.documents import Document
-from backend.model.kinds import KINDS, find_kind
+from backend.model.kinds import KINDS, VM, find_kind
 from backend.service import Event
 from backend.text import sanitise
 from kc_tui.cli.arguments import Parser, parse_count
@@ -21,6 +22,7 @@ from kc_tui.cli.session import Session
 
 PRESENT = "present"
 ALL = "all"
+RETRY_SECONDS = 1.0
 _TEXT = """Print each change as one line of JSON, {"revision", "type", "document"}, as it happens, whoever made it. The
 type is created, updated, status (what was observed), deleted, or left (it matches the selector no more). A watch that
 ended goes on with --since and the last revision that it printed. It ends with ctrl-c, with --limit, or when nobody
@@ -76,7 +78,7 @@ def _follow(session: Session, arguments: Namespace) -> Iterator[Event | None]:
             seen[document["uid"]] = document["version"]
             yield Event(since, PRESENT, document)
     try:
-        for event in session.service.watch(kinds, since=since, selector=arguments.selector):
+        for event in _read_feed(session, kinds, since, arguments.selector):
             if event is None or not _is_known(event, seen):
                 yield event
     except ConflictError as error:
@@ -84,6 +86,35 @@ def _follow(session: Session, arguments: Namespace) -> Iterator[Event | None]:
             raise
         hint = "kc watch --initial begins anew with what is there now"
         raise ConflictError(error.what, error.why, hint, **error.details) from error
+
+
+def _read_feed(session: Session, kinds: list[str], since: int | None, selector: str) -> Iterator[Event | None]:
+    """Yield what changes; the feed of a KC elsewhere goes on where it was once the line is back."""
+    if not session.settings.url:
+        yield from session.service.watch(kinds, since=since, selector=selector)
+        return
+    if since is None:
+        # What happens while the line is down is to be told as well, from the very beginning on.
+        with suppress(DeniedError):
+            since = session.service.list_documents(kinds[0] if kinds else VM.name, limit=1, observe=False).revision
+    has_worked = is_lost = False
+    while True:
+        try:
+            for event in session.service.watch(kinds, since=since, selector=selector):
+                if is_lost:
+                    session.note("the feed goes on")
+                has_worked, is_lost = True, False
+                if event is not None:
+                    since = event.revision or since
+                yield event
+        except UnreachableError as error:
+            if not (has_worked and error.is_transient):
+                raise
+            if not is_lost:
+                session.note(f"{error.what}: {error.why}; trying again until it is back")
+            is_lost = True
+        yield None
+        time.sleep(RETRY_SECONDS)
 
 
 def _list_present(session: Session, kinds: list[str], selector: str) -> tuple[int, list[Document]]:

@@ -31,6 +31,7 @@ class Inventory:
         self._active: dict[str, str] = {}
         self.loaded: set[str] = set()
         self.warnings: dict[str, tuple[str, ...]] = {}
+        self.filtered: set[str] = set()
 
     def documents(self, kind: str) -> list[Document]:
         """Return the documents of a kind, in no particular order."""
@@ -72,6 +73,7 @@ class Inventory:
         if not page.next:
             self.loaded.add(kind)
         self.warnings[kind] = tuple(page.warnings)
+        (self.filtered.add if page.filtered else self.filtered.discard)(kind)
         if kind == OPERATION.name:
             self._active = {}
             for entry in known.values():

@@ -35,7 +35,8 @@ SECTIONS: Final = (
 class Masthead:
     """What the lines say; `link` is `connecting`, `live` or `stale`, `since` when it became stale (Unix seconds).
 
-    `total` is None until the VMs are known; `attention` counts those that need a person.
+    `total` is None until the VMs are known; `attention` counts those that need a person. With `is_filtered` there may
+    be more than whoever looks is allowed to see.
     """
 
     host: str = ""
@@ -46,6 +47,7 @@ class Masthead:
     attention: int = 0
     link: str = "connecting"
     since: float = 0.0
+    is_filtered: bool = False
 
 
 def draw_summary(masthead: Masthead, width: int, glyphs: Glyphs) -> tuple[Run, ...]:
@@ -66,7 +68,7 @@ def draw_summary(masthead: Masthead, width: int, glyphs: Glyphs) -> tuple[Run, .
 def _draw_counts(masthead: Masthead) -> list[Run]:
     if masthead.total is None:
         return []
-    runs = [Run(""), Run(pluralise(masthead.total, "VM"))]
+    runs = [Run(""), Run(pluralise(masthead.total, "VM") + (" you may see" if masthead.is_filtered else ""))]
     for count, word, role in (
         (masthead.running, "running", Role.OK),
         (masthead.changing, "changing", Role.ACCENT),

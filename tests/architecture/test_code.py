@@ -18,6 +18,10 @@ BOUNDARIES = {
     "backend/operations/runner.py": "whatever a step raises ends in the journal",
     "kc_tui/gateway.py": "whatever a call raises ends on the screen",
     "kc_tui/console_link.py": "the gateway's part for a console's stream: the same",
+    "backend/api/app.py": "whatever a handler raises ends in the log, and tells the client nothing",
+    "backend/api/racing.py": "whatever one of several works raises ends the others, and is raised again",
+    "backend/auth/links.py": "whatever an authenticator raises, a plugin's too, decides against the request",
+    "backend/credentials.py": "a keyring is somebody else's program; what it raises is why nothing is kept",
     "backend/hypervisor/lanes.py": "carries what a call raised from its thread to the caller's",
 }
 BROAD = {"Exception", "BaseException"}

@@ -40,6 +40,10 @@ def test_the_screens_reach_the_backend_through_its_front_doors_alone() -> None:
     doors = ("backend.__version__", "backend.service", "backend.model", "backend.errors", "backend.text")
     # A service has to be opened, and with the settings, before there is a protocol to speak.
     doors += ("backend.local.open_service", "backend.settings", "backend.paths")
+    # So have profiles and their credentials, and what is known of a KC elsewhere.
+    doors += ("backend.profiles", "backend.credentials", "backend.remote", "backend.local.opening")
+    # Who serves others asks who they are, and acts in their name.
+    doors += ("backend.auth", "backend.actor", "backend.api")
     past_them = {
         f"{source.name}: {name}"
         for source in sources()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.homes import ONLY_LOCAL, opened
 from support.memory_kc import furnish, make_service, settle, vm_document
 
 from backend.errors import (
@@ -28,11 +29,11 @@ def host() -> MemoryHypervisor:
 
 
 @pytest.fixture
-def service(tmp_path: Path, host: MemoryHypervisor) -> Iterator[LocalService]:
+def service(tmp_path: Path, host: MemoryHypervisor, place: str) -> Iterator[LocalService]:
     service = make_service(tmp_path, host)
     furnish(service)
-    yield service
-    service.close()
+    with opened(place, service, tmp_path) as home:
+        yield home
 
 
 def volumes_of(host: MemoryHypervisor, uid: str) -> list[str]:
@@ -81,7 +82,7 @@ def test_a_created_vm_runs_and_has_its_address(service: LocalService, host: Memo
         ),
         ({"userData": "neither this nor that"}, RefusedError, "user-data"),
         ({"sshKeys": ["not a key"]}, RefusedError, "SSH key"),
-        ({"colour": "red"}, RefusedError, "colour: unknown field"),
+        ({"colour": "red"}, RefusedError, "colour: unknown field|colour.*unexpected"),
     ],
 )
 def test_a_wrong_document_is_refused_and_nothing_is_written(
@@ -127,6 +128,7 @@ def test_start_and_stop_write_versions_and_do_nothing_twice(service: LocalServic
     assert service.get("VM", "web")["version"] == 3
 
 
+@ONLY_LOCAL
 def test_a_guest_that_does_not_obey_is_said(service: LocalService, host: MemoryHypervisor) -> None:
     host.boots = False
     settle(service, service.create(vm_document("web")))
@@ -171,7 +173,8 @@ def test_foreign_domains_are_shown_and_never_touched(service: LocalService, host
     assert shown[0]["status"]["foreign"] is True
     host.domains[uid].name = "old"
     for call in (lambda: service.act("old", "stop"), lambda: service.delete("VM", "old")):
-        with pytest.raises(ConflictError, match="foreign"):
+        # Behind a guard what is not KC's is shown in lists, and is nothing that anything could be done to.
+        with pytest.raises((ConflictError, NotFoundError), match=r"foreign|no such VM"):
             call()
     with pytest.raises(ConflictError, match="no KC made"):
         service.create(vm_document("old"))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.homes import opened
 from support.memory_kc import furnish, make_service, settle, vm_document
 
 from backend.errors import ConflictError, KCError, RefusedError
@@ -28,11 +29,11 @@ def host() -> MemoryHypervisor:
 
 
 @pytest.fixture
-def service(tmp_path: Path, host: MemoryHypervisor) -> Iterator[LocalService]:
+def service(tmp_path: Path, host: MemoryHypervisor, place: str) -> Iterator[LocalService]:
     service = make_service(tmp_path, host)
     furnish(service)
-    yield service
-    service.close()
+    with opened(place, service, tmp_path) as home:
+        yield home
 
 
 STATIC = {"uplink": "isolated", "ipv4": {"subnet": "10.9.0.0/29", "mode": "static"}}

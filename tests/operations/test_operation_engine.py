@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.homes import opened
 from support.memory_kc import furnish, make_service, settle, vm_document
 
 from backend.errors import ConflictError, FailedError, KCError, NotFoundError, RefusedError, UnreachableError
@@ -435,10 +436,11 @@ CALLS = (
 
 
 @pytest.fixture
-def furnished(service: LocalService) -> LocalService:
+def furnished(service: LocalService, place: str, tmp_path: Path) -> Iterator[LocalService]:
     power = "stopped"
     settle(service, service.create(vm_document("web", power=power)))
-    return service
+    with opened(place, service, tmp_path) as home:
+        yield home
 
 
 def make_ready(service: LocalService, call: str) -> None:

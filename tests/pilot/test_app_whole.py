@@ -17,7 +17,7 @@ from textual.widget import Widget
 
 from backend.errors import FailedError
 from kc_tui.app import name_host, scrub_environment
-from kc_tui.application import report_crash
+from kc_tui.ending import report_crash
 from kc_tui.state.glyphs import ASCII
 from kc_tui.state.inventory import WATCHED
 

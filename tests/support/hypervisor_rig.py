@@ -25,10 +25,10 @@ from backend.hypervisor.plan import (
     DomainPlan,
     FoundDomain,
     FoundNic,
-    Sample,
 )
 from backend.hypervisor.protocol import Hypervisor
 from backend.hypervisor.xml import NAMESPACE
+from backend.model.samples import Sample
 from backend.network.plan import NetworkPlan
 from backend.service import ConsoleStream
 from support.boot_sector import SIZE, make_disk

@@ -38,6 +38,12 @@ def close_services() -> None:
         _open.pop().close()
 
 
+def keep_open(service: LocalService) -> LocalService:
+    """Leave it to a fixture of more than one test to close a service."""
+    _open.remove(service)
+    return service
+
+
 def settle(service: LocalService, accepted: Any) -> Document:
     """Return the operation's document once it has ended."""
     return service.wait(accepted.operation["name"], timeout=30)

@@ -16,7 +16,7 @@ from typing import Any
 from backend.errors import ConflictError, KCError, NotFoundError, TimedOutError
 from backend.model.documents import Document, format_time
 from backend.model.kinds import IMAGE, NETWORK, OPERATION, VM, find_kind
-from backend.service import Accepted, DocumentPage, Event, Finding, Progress
+from backend.service import Accepted, Access, DocumentPage, Event, Finding, Progress
 
 STEPS = ("making the disk", "defining the domain", "starting the domain")
 ENDED = ("succeeded", "failed", "cancelled")
@@ -64,6 +64,7 @@ class MemoryService:
         self.warnings: list[str] = []
         self.findings: list[Finding] = []
         self.log = b""
+        self.entries: list[Document] = []
         self.interrupted: list[str] = []
         self.closed = False
         self.moves: dict[str, list[Document]] = {}
@@ -159,7 +160,10 @@ class MemoryService:
 
         return Accepted(document, self._operate(f"vm.{action}", document, finish))
 
-    def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str]) -> Accepted:
+    def upload_image(self, name: str, path: Path, *, metadata: Document, declared: dict[str, str],
+                     sent: Callable[[int, int], None] | None = None) -> Accepted:  # fmt: skip
+        if sent is not None:
+            sent(1, 1)
         self.calls.append(("upload", name, path, metadata, declared))
         spec = {"arch": "x86_64", "format": "raw", "digest": "sha256:0", "sizeBytes": 1, "virtualSizeBytes": 1,
                 "title": "", "source": ""}  # fmt: skip
@@ -270,6 +274,13 @@ class MemoryService:
 
     def diagnose(self) -> list[Finding]:
         return self.findings
+
+    def access(self) -> Access:
+        return Access("test", (), ((("*",), ""),))
+
+    def list_audit(self, *, selector: str = "", limit: int | None = None, after: str = "") -> DocumentPage:
+        self.calls.append(("audit", selector, limit, after))
+        return DocumentPage(self.entries[:limit], "", 0, [])
 
     def close(self) -> None:
         self.closed = True

@@ -17,12 +17,13 @@ from typing import Any
 
 from backend.errors import UnreachableError
 from backend.hypervisor.memory import MemoryDomain, MemoryHypervisor, fail_with
-from backend.hypervisor.plan import Address, Sample, Volume
+from backend.hypervisor.plan import Address, Volume
 from backend.local import LocalService
 from backend.local.creation import prepare
 from backend.model.changes import remove_path, set_path
 from backend.model.documents import Document, format_time, parse_time
 from backend.model.kinds import OPERATION, VM, find_kind
+from backend.model.samples import Sample
 from backend.operations import journal
 from backend.operations.domain_plan import plan_domain
 from backend.operations.guards import ensure_guards

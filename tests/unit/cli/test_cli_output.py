@@ -267,9 +267,10 @@ def test_schemas_are_printed_for_one_kind_and_for_all(kc):
         "MachineType",
         "Operation",
         "Trash",
+        "Token",
     ]
     assert yaml.safe_load(kc("schema", "type", "-o", "yaml").out)["$id"] == "urn:kc:schema:v1:MachineType"
-    assert kc("schema", "-o", "name").out == "vm\nimage\nnetwork\ntype\nop\ntrash\n"
+    assert kc("schema", "-o", "name").out == "vm\nimage\nnetwork\ntype\nop\ntrash\ntoken\n"
     assert kc("schema", "cat").code == 2
 
 

@@ -22,8 +22,11 @@ def test_show_says_where_and_what_is_kept(kept: Any) -> None:
         "format": 1,
         "identity": store.identity,
         "revision": store.revision(),
-        "documents": {"VM": 1, "Image": 1, "Network": 1, "MachineType": len(MACHINE_TYPES), "Operation": 2, "Trash": 0},
-    }
+        "documents": {
+            "VM": 1, "Image": 1, "Network": 1, "MachineType": len(MACHINE_TYPES), "Operation": 2, "Trash": 0,
+            "Token": 0,
+        },
+    }  # fmt: skip
     lines = dict(line.split(maxsplit=1) for line in kept("store", "show").out.splitlines()[:4])
     assert lines["store"] == store.url
     assert lines["revision"] == str(store.revision())

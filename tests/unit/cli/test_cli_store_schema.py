@@ -31,6 +31,7 @@ def every(kept: Any) -> Any:
     kept.add_vm("web", metadata={"tenant": "acme"})
     kept.add_vm("old")
     assert kept("vm", "delete", "old", "--yes").code == 0
+    assert kept("token", "create", "ci", "--allow", "vm.*", "-l", "tenant=acme").code == 0
     return kept
 
 

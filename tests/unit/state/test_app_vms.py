@@ -151,7 +151,7 @@ def test_deep_metadata_is_not_followed_for_ever():
 
 
 def sample(at: float, cpu_time_ns: int, cpus: int = 2, memory: int = 0):
-    from backend.hypervisor.plan import Sample
+    from backend.model.samples import Sample
 
     return Sample("u", at, "running", cpus=cpus, cpu_time_ns=cpu_time_ns, memory_used_bytes=memory)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.hypervisor.plan import Sample
+from backend.model.samples import Sample
 from kc_tui.state.addressing import complain_about_addressing, plan_address
 from kc_tui.state.counting import count_vms
 from kc_tui.state.draft import Nic
