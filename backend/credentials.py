@@ -79,11 +79,17 @@ class Credentials:
             entries[profile] = {"origin": origin, "place": "file", "value": value}
             self._write(entries)
             return str(self._path)
-        hint = f"kc login {profile} --file keeps it in {self._path}, which only you can read"
-        name = _limited(lambda: _store(_name_user(profile, origin), value), hint)
+        name = _limited(lambda: _store(_name_user(profile, origin), value), self._name_other_way(profile))
         entries[profile] = {"origin": origin, "place": "keyring"}
         self._write(entries)
         return f"the keyring ({name})"
+
+    def check_keyring(self, profile: str) -> None:
+        """Raise FailedError where there is no keyring that can be used."""
+        _limited(open_keyring, self._name_other_way(profile))
+
+    def _name_other_way(self, profile: str) -> str:
+        return f"kc login {profile} --file keeps it in {self._path}, which only you can read"
 
     def remove(self, profile: str) -> bool:
         """Forget what is kept for a profile; return whether anything was."""

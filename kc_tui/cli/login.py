@@ -42,10 +42,13 @@ def _login(session: Session, arguments: Namespace) -> int:
     if arguments.otp and not arguments.user:
         raise UsageError("kc login", "a one-time code comes with a password", "add --user NAME")
     value = _read_credential(arguments)
+    credentials = Credentials(session.settings.paths)
+    if not arguments.file:
+        # A one-time code is not to be spent before it is known that what it buys can be kept.
+        credentials.check_keyring(arguments.profile_name)
     if arguments.otp or arguments.session:
         value = open_session(options, value).value
     access = look_at_session(options, value)
-    credentials = Credentials(session.settings.paths)
     place = credentials.keep(arguments.profile_name, options.address.origin, value, in_file=arguments.file)
     _print_access(session, access, place)
     return 0

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ URI = os.environ.get("KC_LIBVIRT_URI", "qemu:///system")
 VMS = 10_000
 ROUNDS = 5
 BUDGET = 2.0
-COUNTED = f"{VMS:,} VMs".replace(",", "")
+COUNTED = f"{VMS:,} VMs"
 
 
 def fill(environment: dict[str, str]) -> None:
@@ -52,17 +53,19 @@ def serving(environment: dict[str, str]) -> Iterator[str]:
     process = subprocess.Popen(
         [KC, "serve", "--listen", "127.0.0.1:0"], env=environment, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
         found = re.search(r"http://[\d.:]+", process.stderr.readline())
         assert found, "it does not say where it listens"
-        with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
-            yield found[0]
-            process.terminate()
-            process.wait(30)
+        # Its log would fill the pipe.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield found[0]
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def main() -> int:

@@ -128,8 +128,9 @@ def test_the_header_of_the_environment_is_kept_as_it_is(
     assert sent(server) == [("GET", GOOD)]
 
 
-def test_without_a_keyring_it_says_so_and_names_the_file(cli: Cli, tmp_path: Path) -> None:
-    done = cli("login", "lab", "--stdin", stdin="kct_good\n")
+def test_without_a_keyring_it_says_so_before_it_asks_the_server(cli: Cli, server: FakeKC, tmp_path: Path) -> None:
+    done = cli("login", "lab", "--user", "alice", "--otp", "--stdin", stdin="secret\n123456\n")
+    assert sent(server) == []
     assert done.code == 1
     assert "keyring: there is none here" in done.err
     assert f"--file keeps it in {tmp_path}/config/{FILE_NAME}" in done.err
