@@ -143,4 +143,4 @@ async def test_sixteen_at_once_are_one_hash_and_a_changed_file_counts_at_once(ri
 async def test_without_settings_a_network_has_no_access_until_there_is_a_token(rig: Rig) -> None:
     for request in (REQUEST, basic("alice", "pw-alice"), bearer("x")):
         assert (await rig.chain.decide(request)).status == 401
-    assert [entry.name for entry in rig.chain.entries] == ["tokens", "peer"]
+    assert [entry.name for entry in rig.chain.entries] == ["tokens", "ssh-keys", "peer"]
