@@ -46,6 +46,10 @@ class Settings(NamedTuple):
     operation_days: float = 7.0
     ssh_idle_minutes: float = 30.0
 
+    def __repr__(self) -> str:
+        """Name the profile and the home, and nothing that came with a secret: crash reports quote this."""
+        return f"Settings({self.profile!r}, {str(self.paths.config)!r})"
+
     @property
     def store_url(self) -> str:
         """Where the documents are: `tinydb:PATH` or `etcd://…`."""

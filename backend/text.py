@@ -12,6 +12,8 @@ _UNSAFE = re.compile(
 )
 _UNSAFE_IN_TEXT = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 REPLACEMENT = "\ufffd"
+# KC's own tokens, and what stands behind the name of a scheme (RFC 9110, 11.4).
+_SECRET = re.compile(r"\bkc[gts]_[A-Za-z0-9_=-]{8,}|(?i:\b(basic|bearer|digest) )[A-Za-z0-9._~+/=-]{8,}")
 
 
 def sanitise(value: object, limit: int = 4096) -> str:
@@ -25,6 +27,11 @@ def sanitise(value: object, limit: int = 4096) -> str:
 def sanitise_lines(value: str, limit: int = 1 << 20) -> str:
     """Return a text with line feeds and tabs kept and other controls replaced; at most `limit` characters."""
     return _UNSAFE_IN_TEXT.sub(REPLACEMENT, value[:limit].replace("\r\n", "\n"))
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text without what looks like a credential: for reports of faults, which quote what nobody foresaw."""
+    return _SECRET.sub("(hidden)", text)
 
 
 def sanitise_tree(value: Any) -> Any:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,17 +94,23 @@ def run_with(
     setting = _make_setting(settings, sanitise(name_home(settings, socket.gethostname()), 60), data, visitor)
     app = KCApp(factory, setting, looks, remembered)
     app.run(mouse=bool(settings.ui.get("mouse", True)))
-    if app.session.inventory.active_operations:
-        sys.stderr.write("kc: what is under way goes on in the background; see kc op list\n")
-        sys.stderr.flush()
-        app.session.gateway.join()
+    has_work = bool(app.session.inventory.active_operations)
+    if has_work:
+        _tell("what is under way goes on in the background; see kc op list")
+    app.session.gateway.join()
+    if has_work:
         go_on()
-    else:
-        app.session.gateway.join()
     ending = report_crash(app) or app.end_reason
     if ending:
-        sys.stderr.write(f"kc: {ending}\n")
+        _tell(str(ending))
     return app.return_code or 0
+
+
+def _tell(text: str) -> None:
+    # A terminal whose line has dropped takes nothing any more.
+    with suppress(OSError):
+        sys.stderr.write(f"kc: {text}\n")
+        sys.stderr.flush()
 
 
 def _make_setting(settings: Settings, host: str, data: Path, visitor: Visitor | None) -> Setting:

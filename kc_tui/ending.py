@@ -13,6 +13,7 @@ from textual import events
 
 from backend.errors import FailedError
 from backend.model.documents import format_time
+from backend.text import hide_secrets
 from kc_tui.command_app import CommandApp, Looks
 from kc_tui.idleness import Idleness, Presence
 from kc_tui.session import Session
@@ -99,7 +100,7 @@ class EndingApp(CommandApp):
 
     def _fatal_error(self) -> None:
         """Write a report instead of a screen full of traceback; `run` tells in one line where it is."""
-        report = traceback.format_exc()
+        report = hide_secrets(traceback.format_exc())
         _log.error("crashed\n%s", report)
         self.crash_report = self._data / f"crash-{format_time()[:19].replace(':', '')}.txt"
         try:

@@ -63,10 +63,13 @@ async def check(exchange: Exchange) -> Response:
         resource, document = await exchange.call(find)
         if not _is_permitted(exchange.decision, query["action"], resource, document):
             raise DeniedError("request", f"{query['action']} is not allowed", "ask whoever grants it")
-    headers = {"Remote-User": _as_header(exchange.decision.subject), **_NO_STORE}
     groups = [group for group in exchange.decision.groups if "," not in group]
-    if groups:
-        headers["Remote-Groups"] = _as_header(",".join(groups))
+    # Also of somebody without a group: a proxy that copies what is not there may leave the client's own, or a stand-in.
+    headers = {
+        "Remote-User": _as_header(exchange.decision.subject),
+        "Remote-Groups": _as_header(",".join(groups)),
+        **_NO_STORE,
+    }
     return Response(status_code=204, headers=headers)
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ from backend.api.lists import Lists
 from backend.api.logs import note_failure, note_request
 from backend.api.metrics import Metrics
 from backend.api.problems import answer_problem, internal_problem
+from backend.api.queries import find_action
 from backend.api.routing import Found, Router
 from backend.auth.guarded import GuardedService
 from backend.auth.protocol import AuthRequest, Decision, Resource
@@ -34,13 +38,14 @@ from backend.errors import DeniedError, KCError, TimedOutError, UnreachableError
 from backend.text import sanitise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from starlette.types import Message, Receive, Scope, Send
 
     from backend.api.rows import Row
     from backend.api.sessions import Sessions
+    from backend.audit import AuditTrail
     from backend.auth.chain import Chain
     from backend.service import Service
 
@@ -93,16 +98,23 @@ class Application:
         rows: Sequence[Row],
         revision: Callable[[], int] | None = None,
         sessions: Sessions | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
-        """Take the service behind every guard; `revision` tells the store's newest where that costs nothing."""
+        """Take the service behind every guard; `revision` tells the store's newest where that costs nothing.
+
+        `audit` is told of what is refused beyond what the chain decides.
+        """
         self.options = options
         self.state = State()
         self.router = Router(rows)
         self._gate = Gate(options)
+        self._audit = audit
         limiter = anyio.CapacityLimiter(options.threads)
         self.server = Surroundings(service, chain, limiter, Metrics(), Lists(service, revision), sessions)
+        self._undecided = 0
         self._active = 0
         self._streams = 0
+        self._shares: Counter[str] = Counter()
 
     async def open(self) -> None:
         """Begin what goes on beside the requests."""
@@ -193,21 +205,24 @@ class Application:
             return
         course.route = found.row.path
         row = found.row
-        with self._room(row):
+        # Who is not known yet, and waits for a slow authenticator, takes no place of those who are, nor of /healthz.
+        with _Room(self, "_undecided", math.inf if row.public else self.options.undecided):
             exchange = await self._admit(course, found, head, receive, send)
+        with self._room(row, course.subject):
             course.writes = scope.get("method", "GET") not in _SAFE
             if row.socket:
                 await row.function(exchange, exchange.connection)
             elif row.streams:
                 await self._send_stream(exchange, scope, receive, send)
             else:
-                async with asyncio.timeout(self.options.seconds) as limit:
-                    try:
+                limit = asyncio.timeout(self.options.seconds)
+                try:
+                    async with limit:
                         response = await row.function(exchange)
-                    except TimeoutError:
-                        if limit.expired():
-                            raise TimedOutError("request", f"not done in {self.options.seconds:.0f} s") from None
-                        raise
+                except TimeoutError:
+                    if limit.expired():
+                        raise TimedOutError("request", f"not done in {self.options.seconds:g} s") from None
+                    raise
                 await response(scope, receive, send)
 
     async def _send_stream(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,8 +234,21 @@ class Application:
         finally:
             gauge.dec()
 
-    def _room(self, row: Row) -> _Room:
-        return _Room(self, is_stream=row.streams or row.socket)
+    @contextmanager
+    def _room(self, row: Row, subject: str) -> Iterator[None]:
+        if not (row.streams or row.socket):
+            with _Room(self, "_active", self.options.concurrency):
+                yield
+            return
+        if self._shares[subject] >= max(1, self.options.streams // 2):
+            raise UnreachableError("KC", "too many streams are yours", "end some of them", transient=True)
+        with _Room(self, "_streams", self.options.streams):
+            self._shares[subject] += 1
+            try:
+                yield
+            finally:
+                self._shares[subject] -= 1
+                self._shares += Counter()  # forgets those that have none
 
     async def _admit(self, course: _Course, found: Found, head: Head, receive: Receive, send: Send) -> Exchange:
         """Ask the authenticators, and return what a handler works with; raise what the answer is where it is no."""
@@ -228,7 +256,7 @@ class Application:
         is_open = row.public or (self.options.open_metrics and row.operation_id == "metrics")
         question = AuthRequest(
             request_id=course.request_id,
-            action=row.action,
+            action=find_action(row, scope["query_string"].decode("latin-1")),
             client=course.caller.client,
             credential=head.credential,
             resource=None if is_open else await self._find_resource(found),
@@ -237,6 +265,8 @@ class Application:
             query=scope["query_string"].decode("latin-1"),
             host=head.host,
         )
+        # Before it is decided: what is revoked from now on is news to whatever this request begins.
+        generation = self.server.chain.generation
         decision = _PUBLIC
         if not is_open:
             decision = await self.server.chain.decide(question)
@@ -245,11 +275,13 @@ class Application:
         if not decision.allowed:
             raise explain_decision(decision)
         actor = Actor(decision.subject, course.request_id, course.caller.client.transport)
-        service = GuardedService(self.server.service, decision, actor)
+        service = GuardedService(self.server.service, decision, actor, audit=self._audit)
         connection: Any = (
             WebSocket(scope, receive, send) if scope["type"] == "websocket" else Request(scope, receive, send)
         )
-        return Exchange(connection, row, found.path, question, decision, service, self.server)
+        exchange = Exchange(connection, row, found.path, question, decision, service, self.server)
+        exchange.generation = generation
+        return exchange
 
     async def _find_resource(self, found: Found) -> Resource | None:
         """Return what an operation is on, with its metadata where there is such an object."""
@@ -274,13 +306,13 @@ class Application:
 class _Room:
     """A place among the requests, or the streams, that are served at once."""
 
-    def __init__(self, application: Application, *, is_stream: bool) -> None:
+    def __init__(self, application: Application, counter: str, limit: float) -> None:
         self._application = application
-        self._field = "_streams" if is_stream else "_active"
-        self._limit = application.options.streams if is_stream else application.options.concurrency
+        self._counter = counter
+        self._limit = limit
 
     def __enter__(self) -> None:
-        taken: int = getattr(self._application, self._field)
+        taken: int = getattr(self._application, self._counter)
         if taken >= self._limit:
             raise UnreachableError(
                 "KC", "it is busy: too many requests at once", "try again in a moment", transient=True
@@ -291,7 +323,7 @@ class _Room:
         self._move(-1)
 
     def _move(self, by: int) -> None:
-        setattr(self._application, self._field, getattr(self._application, self._field) + by)
+        setattr(self._application, self._counter, getattr(self._application, self._counter) + by)
         self._application.server.metrics.active.inc(by)
 
 
@@ -329,11 +361,12 @@ def create_app(
     uploads: Path | None = None,
     revision: Callable[[], int] | None = None,
     sessions: Sessions | None = None,
+    audit: AuditTrail | None = None,
 ) -> Application:
-    """Return the application; `uploads` is the folder for what is being uploaded."""
+    """Return the application; `uploads` is the folder for what is being uploaded, `audit` the trail of refusals."""
     from backend.api.table import ROWS  # noqa: PLC0415 - it is large
 
-    application = Application(service, chain, options, rows=ROWS, revision=revision, sessions=sessions)
+    application = Application(service, chain, options, rows=ROWS, revision=revision, sessions=sessions, audit=audit)
     if uploads is not None:
         from backend.api.streaming import Streams  # noqa: PLC0415 - as above
 

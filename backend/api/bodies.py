@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.api.problems import HttpError
 from backend.errors import RefusedError, UsageError
-from backend.text import sanitise
+from backend.text import hide_secrets, sanitise
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -147,7 +147,9 @@ def compile_check(schema: Schema) -> Callable[[Any], None]:
             return
         error = _innermost(error)
         where = ".".join(str(part) for part in error.absolute_path)
-        why = f"{where}: {error.message}" if where else error.message
+        # The message quotes the value, and what is never shown is not shown here either.
+        message = "it is not as it is to be" if error.schema.get("writeOnly") else hide_secrets(error.message)
+        why = f"{where}: {message}" if where else message
         raise RefusedError("body", sanitise(why, _LONGEST_MESSAGE), "see /openapi.json")
 
     return check

@@ -77,6 +77,8 @@ class Exchange:
         self.decision = decision
         self.service = service
         self.server = server
+        self.generation = -1
+        """That of the chain when `decision` was asked for; where it is another one by now, it may not hold any more."""
         self._query: dict[str, Any] | None = None
 
     @property
@@ -144,6 +146,7 @@ class Exchange:
 
         `decision` is the new one, also where it is a refusal.
         """
+        self.generation = self.server.chain.generation
         self.decision = await self.server.chain.decide(replace(self.question, phase="renew"))
         if self.decision.allowed:
             self.service.decision = self.decision

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from backend.api.problems import HttpError
 from backend.auth.protocol import Client, Peer
@@ -26,7 +25,9 @@ _LONGEST_QUESTION = 4096
 # An id joins what belongs together; it need not be hard to guess.
 _PROCESS = secrets.token_hex(5)
 _NUMBERS = count(1)
-_FORWARDING = frozenset({b"x-forwarded-for", b"forwarded", b"via", b"x-real-ip"})
+_FORWARDING = frozenset(
+    {b"x-forwarded-for", b"forwarded", b"via", b"x-real-ip", b"x-forwarded-uri", b"x-original-uri", b"x-original-url"}
+)
 CHECK_PATH = "/v1/auth/check"
 
 
@@ -36,7 +37,8 @@ class Options(NamedTuple):
     `header` has the credential; `trusted_proxies` are networks whose X-Forwarded-For and X-Request-Id are believed
     (`unix`: whoever speaks over a unix socket). `forwarded` is `nginx`, `traefik` or empty: which proxies ask at
     /v1/auth/check. `hosts` are names that a request may be for, beside those of loopback. `concurrency` requests and
-    `streams` are served at once, `threads` calls; a request has `seconds`.
+    `streams` are served at once, half of the streams to one subject at most, while `undecided` ones wait to be let in;
+    `threads` calls are made at once; a request has `seconds`.
     """
 
     header: str = "authorization"
@@ -44,6 +46,7 @@ class Options(NamedTuple):
     forwarded: str = ""
     hosts: tuple[str, ...] = ()
     open_metrics: bool = False
+    undecided: int = 1000
     concurrency: int = 200
     streams: int = 1000
     threads: int = 32
@@ -57,6 +60,10 @@ class Head(NamedTuple):
     method: str
     path: str
     host: str
+
+    def __repr__(self) -> str:
+        """Say what was asked for, and nothing that is secret."""
+        return f"Head({self.method!r}, {self.path!r})"
 
 
 class Caller(NamedTuple):
@@ -103,9 +110,14 @@ class Gate:
             return headers.get(name, b"").decode("latin-1")[:_LONGEST_QUESTION]
 
         if self._forwarded == "nginx":
-            url = urlsplit(text(b"x-original-url") or text(b"x-original-uri"))
-            return Head(credential, text(b"x-original-method"), url.path, url.netloc or text(b"host"))
-        path = urlsplit(text(b"x-forwarded-uri")).path
+            url, target = text(b"x-original-url"), text(b"x-original-uri")
+            host, found = _split_url(url) if url else ("", target)
+            if target and found != target:
+                # A proxy that sets one of them passes on what the client makes of the other.
+                why = "X-Original-URL and X-Original-URI tell of two"
+                raise UsageError("request", why, "have the proxy set one, and clear the other")
+            return Head(credential, text(b"x-original-method"), found.partition("?")[0], host or text(b"host"))
+        path = text(b"x-forwarded-uri").partition("?")[0]
         return Head(credential, text(b"x-forwarded-method"), path, text(b"x-forwarded-host"))
 
     def _collect(self, headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -149,6 +161,12 @@ class Gate:
         if (name in _LOCAL_NAMES or name.strip("[]") == server) if is_local else not self._hosts:
             return host
         raise HttpError(421, "request", f"it is for host {sanitise(host, 80)!r}", "kc serve --host NAME takes it")
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    """Return the host of an absolute URL, and what is asked for there, as it stands: `//a` is a path, too."""
+    host, slash, rest = url.partition("://")[2].partition("/")
+    return host, slash + rest
 
 
 def _check_origin(headers: Mapping[bytes, bytes], host: str) -> None:

@@ -84,12 +84,9 @@ def bind_tcp(text: str, *, is_secure: bool, is_insecure: bool) -> list[Listener]
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise FailedError(f"address {sanitise(text, 80)}", str(error.strerror).lower(), "name another one") from error
-    for entry in found:
-        if not (is_secure or is_insecure or ip_address(str(entry[4][0]).partition("%")[0]).is_loopback):
-            raise UsageError(
-                f"address {sanitise(text, 80)}", "credentials would cross the network in the clear",
-                "give --tls-cert and --tls-key, or --insecure where another thing encrypts",
-            )  # fmt: skip
+    if not is_secure and not is_insecure:
+        for entry in found:
+            _check_loopback(str(entry[4][0]), text)
     listeners: list[Listener] = []
     try:
         listeners.extend(Listener(_bind(entry), is_secure=is_secure) for entry in dict.fromkeys(found))
@@ -100,6 +97,17 @@ def bind_tcp(text: str, *, is_secure: bool, is_insecure: bool) -> list[Listener]
             raise ConflictError(f"address {text}", "somebody listens there", "choose another port") from error
         raise FailedError(f"address {text}", str(error.strerror).lower(), "choose another address") from error
     return listeners
+
+
+def _check_loopback(host: str, text: str) -> None:
+    """Raise UsageError for a host that is not this machine alone."""
+    address = ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    if not (mapped or address).is_loopback:
+        raise UsageError(
+            f"address {sanitise(text, 80)}", "credentials would cross the network in the clear",
+            "give --tls-cert and --tls-key, or --insecure where another thing encrypts",
+        )  # fmt: skip
 
 
 def _bind(entry: tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[object, ...]]) -> socket.socket:
@@ -190,19 +198,34 @@ def _remove_stale(path: Path) -> None:
     raise ConflictError(f"socket {path}", "something listens there", "end it, or name another path")
 
 
-def take_inherited(*, is_secure: bool) -> list[Listener]:
-    """Return the sockets that systemd handed over (sd_listen_fds(3)), none where it did not."""
+def take_inherited(*, is_secure: bool, is_insecure: bool) -> list[Listener]:
+    """Return the sockets that systemd handed over (sd_listen_fds(3)), none where it did not.
+
+    Raises UsageError for those that are none, and like `bind_tcp`.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    given = os.environ.pop("LISTEN_FDS", "0")
     del os.environ["LISTEN_PID"]
-    listeners = []
-    for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + count):
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its own signature
-        inherited = socket.socket(fileno=descriptor)
-        inherited.setblocking(False)  # noqa: FBT003 - as above
-        listeners.append(Listener(inherited, is_secure=is_secure and inherited.family != socket.AF_UNIX))
+    listeners: list[Listener] = []
+    try:
+        listeners.extend(
+            _take(descriptor, is_secure=is_secure, is_insecure=is_insecure)
+            for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + int(given))
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError("LISTEN_FDS", f"{sanitise(given, 40)!r} are no sockets", "start KC by its unit") from error
     return listeners
+
+
+def _take(descriptor: int, *, is_secure: bool, is_insecure: bool) -> Listener:
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - its own signature
+    inherited = socket.socket(fileno=descriptor)
+    inherited.setblocking(False)  # noqa: FBT003 - as above
+    listener = Listener(inherited, is_secure=is_secure and inherited.family != socket.AF_UNIX)
+    if inherited.family != socket.AF_UNIX and not is_secure and not is_insecure:
+        _check_loopback(str(inherited.getsockname()[0]), listener.label)
+    return listener
 
 
 def notify(state: str) -> None:

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from backend.errors import UsageError
+from backend.errors import NotFoundError, UsageError
+from backend.model.kinds import find_kind
 from backend.text import sanitise
 
 if TYPE_CHECKING:
@@ -55,6 +56,20 @@ def _split(text: str) -> list[tuple[str, str]]:
         raise UsageError(
             "query", f"not well formed: {sanitise(str(error), 80)}", "write NAME=VALUE&NAME=VALUE"
         ) from None
+
+
+def find_action(row: Row, text: str) -> str:
+    """Return the action that a request asks for: the row's, or where its query names kinds, the first one's reading.
+
+    A query that is not well formed is refused later, to whoever may know.
+    """
+    if "kinds" not in row.parameters or "kinds" not in text:
+        return row.action
+    try:
+        kinds = str(read_query(row, text).get("kinds", "")).split(",")
+        return f"{find_kind(kinds[0].strip()).command}.read"
+    except (UsageError, NotFoundError):
+        return row.action
 
 
 def _name_known(row: Row) -> str:

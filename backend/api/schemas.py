@@ -196,7 +196,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "outcome", "permitted", "answers",
         more=True,
     ),
-    "Healthy": record({"status": {"const": "ok"}}, "status"),
+    "Healthy": record({"status": {"enum": ["ok", "degraded"]}}, "status"),
 }  # fmt: skip
 """What operations answer with."""
 

@@ -104,7 +104,7 @@ class Server:
             application, http=Protocol, ws="websockets-sansio", lifespan="off", log_config=None, access_log=False,
             proxy_headers=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS, ws_max_size=1 << 20, ws_per_message_deflate=False,
-            limit_concurrency=2 * (options.concurrency + options.streams), loop="none",
+            limit_concurrency=2 * (options.concurrency + options.streams) + options.undecided, loop="none",
         )  # fmt: skip
         self._uvicorn = _Uvicorn(config, self.listeners, tls)
         self._tls = tls
@@ -183,7 +183,9 @@ def build_application(service: LocalService, settings: Settings, options: Option
     revision = service.store.revision if service.store.url.startswith("tinydb:") else None
     sessions = Sessions(service.store, open_master_key(settings), chain)
     uploads = settings.paths.data / "uploads"
-    return create_app(service, chain, options, uploads=uploads, revision=revision, sessions=sessions)
+    return create_app(
+        service, chain, options, uploads=uploads, revision=revision, sessions=sessions, audit=service.audit
+    )
 
 
 def serve(settings: Settings, options: ServeOptions, announce: Callable[[str], None]) -> int:
@@ -210,7 +212,7 @@ def serve(settings: Settings, options: ServeOptions, announce: Callable[[str], N
 
 
 def _bind(options: ServeOptions, *, is_secure: bool) -> list[Listener]:
-    listeners = take_inherited(is_secure=is_secure)
+    listeners = take_inherited(is_secure=is_secure, is_insecure=options.is_insecure)
     try:
         addresses = options.listen or (() if options.unix or listeners else (DEFAULT_ADDRESS,))
         for text in addresses:

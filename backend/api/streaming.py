@@ -144,11 +144,11 @@ async def hold(exchange: Exchange, check: Callable[[], None] | None = None) -> K
     """
     streams = find_streams(exchange)
     while True:
-        generation, decision = streams.chain.generation, exchange.decision
+        decision = exchange.decision
         seconds = decision.revalidate_after
         if decision.expires_at:
             seconds = min(seconds, max(decision.expires_at - time.time(), 0.0))
-        await streams.wait_for_news(generation, seconds)
+        await streams.wait_for_news(exchange.generation, seconds)
         if streams.ending.is_set():
             return None
         if decision.expires_at and time.time() >= decision.expires_at:

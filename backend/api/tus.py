@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from backend.api.bodies import parse_json
 from backend.api.problems import HttpError
 from backend.api.staging import Upload
 from backend.errors import RefusedError, UsageError
@@ -123,8 +123,9 @@ def _read_object(text: str) -> Document:
     if not text:
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        # As strictly as a body: metadata is the same wherever it came by.
+        value = parse_json(text.encode("utf-8", "surrogatepass"))
+    except UsageError:
         value = None
     if not isinstance(value, dict):
         raise UsageError("upload", "Upload-Metadata: metadata is no JSON object", 'as {"tenant": "acme"}')

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from backend.api.documents import answer
 from backend.api.rows import JSON
 from backend.model.kinds import KINDS
+from backend.service import Finding
 
 if TYPE_CHECKING:
     from backend.api.exchange import Exchange
@@ -21,8 +22,11 @@ async def samples(exchange: Exchange) -> Response:
 
 
 async def diagnose(exchange: Exchange) -> Response:
-    """Answer with what works on the server's host."""
+    """Answer with what works on the server's host, and what is wrong with the server's own settings."""
     findings = await exchange.call(exchange.service.diagnose)
+    if fault := exchange.server.chain.fault:
+        mend = "mend the file; it is read again by itself"
+        findings.append(Finding("authenticators", "failed", f"settings before a change are in force: {fault}", mend))
     return answer({"items": [finding._asdict() for finding in findings]})
 
 
@@ -72,9 +76,9 @@ async def show_metrics(exchange: Exchange) -> Response:
     return Response(text, headers={"Content-Type": TEXT})
 
 
-async def show_health(exchange: Exchange) -> Response:  # noqa: ARG001 - the same for everybody
-    """Say that the server answers."""
-    return answer({"status": "ok"})
+async def show_health(exchange: Exchange) -> Response:
+    """Say that the server answers, and whether settings were changed that it could not take; `doctor` says which."""
+    return answer({"status": "degraded" if exchange.server.chain.fault else "ok"})
 
 
 async def show_openapi(exchange: Exchange) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backend.api.gate import CHECK_PATH
 from backend.auth.protocol import Peer
 
 HEAD_BYTES = 64 << 10
@@ -58,6 +59,10 @@ class Protocol(HttpToolsProtocol):
         """End the wait for a head."""
         self._stop_waiting()
         super().on_headers_complete()
+
+    def _should_upgrade(self) -> bool:
+        """Say no to a proxy that asks for somebody else's WebSocket: Caddy's question looks like one itself."""
+        return self.url.partition(b"?")[0] != CHECK_PATH.encode() and super()._should_upgrade()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

@@ -164,11 +164,13 @@ class Chain:
         answers: list[Answer] = []
         lineup = self._lineup
         with lineup:
-            found = settle(await self._walk(lineup, request, answers), lineup.grants)
+            decision = settle(await self._walk(lineup, request, answers), lineup.grants)
+        if self._audit is not None:
+            # Before it is padded: who leaves early has been seen all the same. Nothing waits for the disk here: what is
+            # changed by way of a decision is on it before it happens (`backend.audit`).
+            self._audit.record(_describe(request, decision, event), durable=False)
         if lineup.is_done:
             await lineup.close()
-        # Before it is padded: who leaves early has been seen all the same.
-        decision = await self._record(request, found, event)
         if not decision.allowed and request.credential and not is_own_token(request):
             if decision.outcome == "challenge":
                 decision = replace(decision, reason=_REFUSED)
@@ -205,7 +207,8 @@ class Chain:
             return
         if seen.settings:
             await self._reload(source)
-        elif seen.revoked:
+        if seen.revoked:
+            # Also where the settings are not taken: it is told this once.
             self.invalidate()
         self._look_ended = time.monotonic()
 
@@ -223,39 +226,12 @@ class Chain:
             await before.close()
         _log.info("settings of authenticators read again: %s", ", ".join(link.name for link in lineup.links))
 
-    async def _record(self, request: AuthRequest, decision: Decision, event: str) -> Decision:
-        """Write a decision down and return it; what cannot be written down must not happen."""
-        audit = self._audit
-        if audit is None:
-            return decision
-        entry = _describe(request, decision, event)
-        try:
-            if _is_durable(request, decision):
-                await self._run(lambda: audit.record(entry, durable=True))
-            else:
-                audit.record(entry, durable=False)
-        except (KCError, OSError) as error:
-            _log.error("a decision is not in the audit trail: %s", sanitise(error))
-            if decision.allowed and _is_durable(request, decision):
-                return settle(fail("it cannot be audited"), self._lineup.grants)
-        return decision
-
     async def _run(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
 def _list_challenges(lineup: Lineup) -> tuple[str, ...]:
     return tuple(challenge for link in lineup.links for challenge in link.challenges)
-
-
-def _is_durable(request: AuthRequest, decision: Decision) -> bool:
-    """Return whether an entry must outlive a loss of power before there is an answer.
-
-    All but what was read, and what came without a credential: anybody can ask for that as often as they like.
-    """
-    if decision.allowed:
-        return not request.action.endswith(".read")
-    return bool(request.credential)
 
 
 def _describe(request: AuthRequest, decision: Decision, event: str) -> dict[str, str]:

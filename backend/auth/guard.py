@@ -13,7 +13,7 @@ from backend.actor import Actor, acting_as
 from backend.auth.hiding import hide_in_error, list_words
 from backend.auth.scopes import asks_spec, matches, may_some, permits, restriction
 from backend.errors import DeniedError, KCError, NotFoundError
-from backend.model.actions import name_action
+from backend.model.actions import ACTIONS, name_action
 from backend.model.kinds import OPERATION, TRASH, VM, Kind, find_kind
 
 if TYPE_CHECKING:
@@ -111,6 +111,18 @@ class Guard:
         """Raise DeniedError where `KIND.VERB` is not allowed on a document as it is, or as it would become."""
         if not self.allows(verb, document):
             raise self.deny(f"{_command(document['kind'])}.{verb}", document)
+
+    def check_gain(self, verb: str, before: Document, after: Document) -> None:
+        """Raise DeniedError where whoever changes an object's name or metadata would gain a right on it.
+
+        Somebody with several scopes could otherwise label an object of one so that it is another one's too.
+        """
+        kind = _command(before["kind"])
+        old, new = ({key: value for key, value in each.items() if key != "spec"} for each in (before, after))
+        for each in ACTIONS.get(kind, ()):
+            action = f"{kind}.{each}"
+            if permits(self.scopes, action, new) and not permits(self.scopes, action, old):
+                raise self.deny(f"{kind}.{verb}", before, f"with that name and metadata you would gain {action} on it")
 
     def deny(self, action: str, document: Document, why: str = "") -> DeniedError:
         """Return the error that says what is not allowed, once the audit trail has it."""

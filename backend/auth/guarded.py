@@ -80,7 +80,9 @@ class GuardedService(GuardedChanges):
     def rename(self, name: str, new_name: str, *, if_version: int | None = None) -> Accepted:
         """Give a VM another name; `vm.rename` must be allowed under both. See the protocol."""
         live = self.demand(VM, name, "rename")
-        self.check_allowed("rename", {**live, "name": new_name})
+        renamed = {**live, "name": new_name}
+        self.check_allowed("rename", renamed)
+        self.check_gain("rename", live, renamed)
         with self.calling(name, new_name):
             return self.show_accepted(self.inner.rename(name, new_name, if_version=if_version))
 

@@ -9,7 +9,7 @@ from typing import Final
 from backend.auth.guard import missing
 from backend.auth.guarded_reading import GuardedReading
 from backend.auth.hiding import hide_in_document, hide_in_preview
-from backend.auth.references import check_host_matters, check_references, list_token_scopes
+from backend.auth.references import check_host_matters, check_lending, check_references, list_token_scopes
 from backend.auth.scopes import covers, may_some, restriction
 from backend.errors import ConflictError, NotFoundError
 from backend.model.actions import ACTIONS
@@ -18,6 +18,7 @@ from backend.model.kinds import KINDS, NETWORK, OPERATION, TOKEN, TRASH, Kind, f
 from backend.service import Accepted, Preview
 
 _LONGEST_KEY: Final = 200
+_ATTEMPTS: Final = 5
 
 
 class GuardedChanges(GuardedReading):
@@ -68,6 +69,8 @@ class GuardedChanges(GuardedReading):
 
     def check_content(self, kind: Kind, document: Document, live: Document | None) -> None:
         """Raise KCErrors for what a document says anew and its author has no right to say."""
+        if kind is TOKEN:
+            check_lending(self, document, live)
         if self.may_everything:
             return
         check_references(self, kind, document, live)
@@ -84,12 +87,25 @@ class GuardedChanges(GuardedReading):
         self, document: Document, *, if_version: int | None = None, message: str = "", key: str = ""
     ) -> Accepted:
         """Accept another metadata and spec; `KIND.update` must be allowed before and after. See the protocol."""
-        self._check_update(document)
+        attempts = _ATTEMPTS if if_version is None and not document.get("version") else 1
+        while True:
+            attempts -= 1
+            live = self._check_update(document)
+            # What is looked at here is what is changed: who was given the object meanwhile keeps it.
+            expected = {**document, "version": document.get("version") or live.get("version")}
+            try:
+                return self._update(expected, if_version, message, key)
+            except ConflictError as error:
+                if error.details.get("reason") != "version" or not attempts:
+                    raise
+
+    def _update(self, document: Document, if_version: int | None, message: str, key: str) -> Accepted:
         with self.calling(document, message, key):
             accepted = self.inner.update(document, if_version=if_version, message=message, key=self.own_key(key))
             return self.show_accepted(accepted, key)
 
-    def _check_update(self, document: Document) -> None:
+    def _check_update(self, document: Document) -> Document:
+        """Return the object as it is stored, if it may become what a document says; raise KCErrors."""
         kind = find_kind(str(document.get("kind", "")))
         live = self.find(kind, str(document.get("name", "")))
         if "update" in ACTIONS[kind.command]:
@@ -97,7 +113,9 @@ class GuardedChanges(GuardedReading):
             metadata = document.get("metadata", live["metadata"])
             after = {**head_of(kind, live["name"]), "uid": live["uid"], "metadata": metadata}
             self._check_becoming("update", kind, after, document)
+            self.check_gain("update", live, {**live, "metadata": metadata})
             self.check_content(kind, document, live)
+        return live
 
     def preview(self, document: Document) -> Preview:
         """Return what `create` or `update` would do; for whoever may do that. See the protocol."""
@@ -138,16 +156,18 @@ class GuardedChanges(GuardedReading):
         """Write a new version that is as an old one; `KIND.update` must be allowed on both. See the protocol."""
         which = find_kind(kind)
         live = self.demand(which, name, "update")
+        # What is looked at here is what is rolled back, or nothing is.
+        expected = live["version"] if if_version is None else if_version
         if not self.may_everything:
             self.check_old("update", which, live, self.find_version(which, name, version))
         with self.calling(kind, name, message):
-            return self.show_accepted(self.inner.rollback(kind, name, version, if_version=if_version, message=message))
+            return self.show_accepted(self.inner.rollback(kind, name, version, if_version=expected, message=message))
 
     def undo(self, kind: str, name: str, *, if_version: int | None = None) -> Accepted:
         """Take the newest change back; `KIND.update` must be allowed on both versions. See the protocol."""
         which = find_kind(kind)
         live = self.demand(which, name, "update")
-        # What is looked at here is what is undone, or nothing is.
+        # As for a rollback.
         expected = live["version"] if if_version is None else if_version
         if not self.may_everything:
             kept = self.inner.history(which.name, name)
@@ -161,6 +181,7 @@ class GuardedChanges(GuardedReading):
         """Raise KCErrors where an object may not become what it was."""
         after = {**live, **{field: old[field] for field in ("name", "metadata", "spec")}}
         self.check_allowed(verb, after)
+        self.check_gain(verb, live, after)
         self.check_content(kind, after, live)
 
     def delete(

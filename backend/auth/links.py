@@ -69,6 +69,9 @@ class Link:
         scope = self.authenticator.cache_scope
         if cache is None or scope not in ("credential", "request"):
             return await self._ask(request)
+        if not request.credential:
+            # It was let in for something else of the request's, which others do not share.
+            scope = "request"
         key = cache.make_key(self.name, header, scope, request)
         return await cache.find_or_ask(key, lambda: self._ask(request))
 

@@ -111,9 +111,10 @@ class _Source:
 
     def look(self) -> Look:
         """Return what has happened; see `chain.Source`."""
-        settings = self._config.look()
-        files = self._files.look()
-        return Look(settings, self._revocations.look() or files)
+        # First what may fail: a look at files is told once, and would be lost with it.
+        revoked = self._revocations.look()
+        settings, files = self._config.look(), self._files.look()
+        return Look(settings, revoked or files)
 
     def build(self) -> Lineup:
         """Return the authenticators that the file asks for now."""

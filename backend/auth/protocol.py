@@ -101,8 +101,8 @@ class Decision:
     `allow` may be kept (0: not at all), `expires_at` Unix seconds after which it holds no more (0: no such end);
     `revalidate_after` the seconds after which a stream is decided upon again. `challenges` are values of
     WWW-Authenticate, `status` one of 401, 403, 429, 503 where it is not to follow from the outcome. `reason` may be
-    shown to the client, `detail` is for the log alone. `token` is the uid of the token that was used. `from_grants` is
-    KC's own: that the scopes are those of the grants.
+    shown to the client, `detail` is for the log alone. `token` is the uid of the token that was used, `narrowed` that
+    whoever held it has narrowed it. `from_grants` is KC's own: that the scopes are those of the grants.
     """
 
     outcome: Outcome
@@ -119,6 +119,7 @@ class Decision:
     detail: str = ""
     authenticator: str = ""
     token: str = ""
+    narrowed: bool = False
     from_grants: bool = False
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.auth.protocol import EVERYTHING, Scope
 from backend.auth.scopes import restriction
 from backend.errors import NotFoundError
-from backend.model.documents import Document, name_of
-from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, VM, Kind
+from backend.model.documents import Document, format_time, name_of, parse_time
+from backend.model.kinds import IMAGE, MACHINE_TYPE, NETWORK, TOKEN, VM, Kind
 
 if TYPE_CHECKING:
     from backend.auth.guard import Guard
@@ -91,6 +92,48 @@ def list_token_scopes(document: Document, live: Document | None) -> list[Scope]:
             return list(EVERYTHING)
         scopes.append(Scope(tuple(map(str, actions)), selector))
     return scopes
+
+
+def check_lending(guard: Guard, document: Document, live: Document | None) -> None:
+    """Raise DeniedError where a token would be made to outlive what its maker came with.
+
+    Who holds a token that was narrowed (to an hour, say, or to one address) would have one that is not, by making it.
+    One with an end makes none that ends later, nor puts off its own; but for whoever may do everything, and for a
+    session: it stands for somebody whose rights do not end with it.
+    """
+    decision = guard.decision
+    before = [live["spec"]["expiresAt"]] if live is not None else []
+    ends = _list_ends(document) or before or [_usual_end()]
+    if not decision.token or ends == before:
+        return
+    action = "token.create" if live is None else "token.update"
+    about = {"kind": TOKEN.name, "name": str(document.get("name", ""))}
+    if decision.narrowed:
+        raise guard.deny(action, about, "a token that was narrowed makes none, and changes no end of one")
+    if guard.may_everything or decision.from_grants or not decision.expires_at:
+        return
+    if not all(isinstance(end, str) and _ends_by(end, decision.expires_at) for end in ends):
+        latest = format_time(decision.expires_at)
+        raise guard.deny(action, about, f"it would outlive your own token: name an expiresAt up to {latest}")
+
+
+def _list_ends(document: Document) -> list[Any]:
+    """Return when a token is to end, by each of the names that the field may have."""
+    spec = document.get("spec")
+    return [spec[field] for field in ("expiresAt", "expires_at") if field in spec] if isinstance(spec, dict) else []
+
+
+def _usual_end() -> str:
+    from backend.model.tokens import DEFAULT_SECONDS  # noqa: PLC0415 - pydantic
+
+    return format_time(time.time() + DEFAULT_SECONDS)
+
+
+def _ends_by(text: str, latest: float) -> bool:
+    try:
+        return parse_time(text) <= latest
+    except ValueError:
+        return False
 
 
 def _dicts(value: Any) -> list[Document]:

@@ -14,6 +14,7 @@ import hmac
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -121,7 +122,8 @@ class Tokens:
             return _refuse(document, error.why)
         if end and now >= end:
             return _refuse(document, "it has expired")
-        return _describe(document, scopes, min(end or limits.expires_at, limits.expires_at or end))
+        end = min(end or limits.expires_at, limits.expires_at or end)
+        return replace(_describe(document, scopes, end), narrowed=bool(macaroon.caveats))
 
     def _find(self, uid: str) -> Document | None:
         document = self._store.get(TOKEN.name, uid)
@@ -135,11 +137,6 @@ def read_scopes(document: Document) -> tuple[Scope, ...] | None:
         return None
     scopes = [Scope(tuple(PATTERNS.intersection(entry["actions"])), entry["selector"]) for entry in entries]
     return tuple(scope for scope in scopes if scope.actions)
-
-
-def is_god(decision: Decision) -> bool:
-    """Return whether a token was used that may do everything: each such use is to be in the audit trail for certain."""
-    return decision.allowed and bool(decision.token) and decision.scopes == EVERYTHING
 
 
 def mint_session(

@@ -19,6 +19,10 @@ class Grant(NamedTuple):
     value: str
     expires_at: str
 
+    def __repr__(self) -> str:
+        """Say when it ends, and nothing that is secret."""
+        return f"Grant({self.expires_at!r})"
+
 
 def make_basic(user: str, password: str) -> str:
     """Return the header's value for a user and a password (RFC 7617)."""

@@ -50,6 +50,10 @@ class EtcdOptions(NamedTuple):
     user: str = ""
     password: str = ""
 
+    def __repr__(self) -> str:
+        """Name the user, and nothing that is secret."""
+        return f"EtcdOptions({self.user!r})"
+
 
 class Page(NamedTuple):
     """One page of a list: whole documents, the cursor of the next page (empty at the end), the store's revision."""

@@ -96,20 +96,20 @@ class Follower:
         """
         running = [entry.operation["name"] for entry in accepted if entry.operation is not None]
         if not self.session.waits:
+            self.session.goes_on = bool(running)
             for name in running:
                 self.session.note(f"{name} goes on; see kc op show {name}")
-            self.session.goes_on = bool(running)
             return [Outcome(entry.document, None) for entry in accepted]
+        # Whatever ends the wait but the operations themselves, and be it that nobody reads what is said of them.
+        goes_on, self.session.goes_on = self.session.goes_on, True
         try:
             with leaving_on_signals():
                 outcomes = [self._follow_one(entry, running) for entry in accepted]
-        except (KCError, KeyboardInterrupt) as error:
-            self.session.goes_on = True
-            if isinstance(error, TimedOutError):
-                raise self._reword(error) from error
-            raise
+        except TimedOutError as error:
+            raise self._reword(error) from error
         finally:
             self.progress.clear()
+        self.session.goes_on = goes_on
         if self._cancelled:
             self._tell_undone(outcomes)
             raise KeyboardInterrupt

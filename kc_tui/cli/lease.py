@@ -122,7 +122,16 @@ class _Holder:
         self._due = time.monotonic() + find_pause(decision)
 
     def run(self, ending: threading.Event) -> None:
-        """Look until the session ends."""
+        """Look until the session ends, which it does where nobody looks any more."""
+        try:
+            self._look(ending)
+        except BaseException:
+            if ending.is_set():  # what it looks at is being closed
+                return
+            self._lease.end("it cannot be told whether you may stay")
+            raise
+
+    def _look(self, ending: threading.Event) -> None:
         while not ending.wait(LOOK_SECONDS):
             if self._line is not None and has_dropped(self._line):
                 self._lease.end("the line is gone", signal.SIGHUP)

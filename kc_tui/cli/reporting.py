@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from backend.errors import KCError
-from backend.text import sanitise
+from backend.text import hide_secrets, sanitise
 
 _INDENT = "    "
 
@@ -68,7 +68,7 @@ def _write_trace(kind: type[BaseException], error: BaseException, trace: Traceba
 
     from backend.paths import find_paths, write_atomically  # noqa: PLC0415
 
-    text = "".join(traceback.format_exception(kind, error, trace))
+    text = hide_secrets("".join(traceback.format_exception(kind, error, trace)))
     path = find_paths().cache / "last-error.txt"
     try:
         write_atomically(path, text.encode("utf-8", "backslashreplace"))
@@ -86,12 +86,12 @@ def report_internal_error(kind: type[BaseException], error: BaseException, trace
         return
     path = _write_trace(kind, error, trace)
     where = f"its traceback is in {path}" if path else "KC_DEBUG=1 shows its traceback"
-    text = f"internal error: {kind.__name__}: {sanitise(error, 300)}"
+    why = f"{kind.__name__}: {sanitise(hide_secrets(str(error)), 300)}"
     if wants_json(sys.argv[1:]):
         from kc_tui.cli.output import format_json  # noqa: PLC0415 - only for a bug
 
         problem = {"type": "urn:kc:error:internal", "title": "internal error", "status": 500,
-                   "detail": f"{kind.__name__}: {sanitise(error, 300)}", "hint": where, "code": "internal"}  # fmt: skip
+                   "detail": why, "hint": where, "code": "internal"}  # fmt: skip
         print(format_json(problem, indent=None), file=sys.stderr)
     else:
-        print(f"kc: {text}. {where}", file=sys.stderr)
+        print(f"kc: internal error: {why}. {where}", file=sys.stderr)

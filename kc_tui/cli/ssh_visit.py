@@ -93,7 +93,7 @@ def _let_in(session: Session, service: Home, lease: Lease, words: list[str]) -> 
     return code
 
 
-def _make_service(service: Home, decision: Decision, lease: Lease) -> GuardedService:
+def _make_service(service: Any, decision: Decision, lease: Lease) -> GuardedService:
     from backend.auth.guarded import GuardedService  # noqa: PLC0415 - for whoever is let in
 
     class Leased(GuardedService):
@@ -103,4 +103,4 @@ def _make_service(service: Home, decision: Decision, lease: Lease) -> GuardedSer
             lease.close()
             super().close()
 
-    return Leased(service, decision, Actor(decision.subject, lease.request_id, "ssh"))
+    return Leased(service, decision, Actor(decision.subject, lease.request_id, "ssh"), audit=service.audit)

@@ -235,7 +235,8 @@ def test_an_answer_tells_of_no_other_tenant(world: LocalService, method: str) ->
     told = json.dumps(HARMLESS[method](guard(world)), default=str)
     uids = [world.get("VM", "db")["uid"]]
     for secret in (*SECRETS, *uids):
-        assert not re.search(rf"\b{secret}\b", told), secret
+        # Between colons it is a part of a MAC address.
+        assert not re.search(rf"(?<![\w:]){secret}(?![\w:])", told), secret
     if method not in ("schema", "resume", "access"):
         assert re.search(r"\bweb\b|\banet\b", told) or method == "samples"
 

@@ -180,13 +180,16 @@ class Rig:
         return self.run(*command, *arguments)
 
     def processes(self) -> list[int]:
-        """Return the processes of the console's user, by what the kernel tells."""
+        """Return the processes of the console's user in this rig's namespace, by what the kernel tells."""
+        assert self._holder is not None
         uid = int(self.run("id", "-u", "kc"))
+        # Another rig's user has the same number.
+        namespace = Path(f"/proc/{self._holder.pid}/ns/mnt").readlink()
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdecimal() and entry.stat().st_uid == uid and (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
+                    found += [int(entry.name)] if (entry / "ns/mnt").readlink() == namespace else []
         return found
 
     def close(self) -> None:

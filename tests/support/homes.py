@@ -37,6 +37,7 @@ class OpenChain:
         self.credential = credential
         self.decision = decision
         self.generation = 0
+        self.fault = ""
         self.asked: list[AuthRequest] = []
 
     async def decide(self, request: AuthRequest) -> Decision:

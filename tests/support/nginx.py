@@ -15,13 +15,17 @@ from support.ssh_daemon import free_port
 
 
 @contextlib.contextmanager
-def run_nginx(folder: Path, server: str) -> Iterator[int]:
-    """Run an nginx with the lines of one `server` block, without `listen`, and yield its port."""
+def run_nginx(folder: Path, server: str, *, listen: str = "", http: str = "", port: int = 0) -> Iterator[int]:
+    """Run an nginx with the lines of one `server` block, without `listen`, and yield its port.
+
+    `listen` follows the address (`ssl http2`), `http` are lines beside the block; without a `port` it is any free one.
+    What was asked for stands in `access.log`, in the combined format.
+    """
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.fail("no nginx: apt-get install nginx-light")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     places = "".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -30,7 +34,8 @@ def run_nginx(folder: Path, server: str) -> Iterator[int]:
     config.write_text(
         f"{user} daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
         f"events {{ worker_connections 64; }}\n"
-        f"http {{ access_log {folder}/access.log; {places}\nserver {{ listen 127.0.0.1:{port};\n{server}\n}} }}\n"
+        f"http {{ access_log {folder}/access.log; {places}\n{http}\n"
+        f"server {{ listen 127.0.0.1:{port} {listen};\n{server}\n}} }}\n"
     )
     with running([program, "-e", str(folder / "error.log"), "-c", str(config)], port):
         yield port

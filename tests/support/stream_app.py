@@ -24,6 +24,7 @@ class ToyChain:
 
     def __init__(self) -> None:
         self.generation = 0
+        self.fault = ""
         self.decisions: dict[bytes, Decision] = {}
         self.asked: list[AuthRequest] = []
 

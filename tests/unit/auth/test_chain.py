@@ -18,7 +18,7 @@ from backend.auth.grants import read_grants
 from backend.auth.links import Lineup
 from backend.auth.protocol import ABSTAIN, EVERYTHING, AuthRequest, Decision, Resource, Scope, challenge, deny, fail
 from backend.auth.verdicts import MAXIMUM_SUBJECT
-from backend.errors import FailedError, RefusedError
+from backend.errors import RefusedError
 
 ALICE = Decision("allow", subject="alice", groups=("staff",), scopes=EVERYTHING)
 WRONG = challenge('Bearer realm="KC"', "unknown token")
@@ -27,16 +27,13 @@ WRONG = challenge('Bearer realm="KC"', "unknown token")
 class Trail:
     """What would be in the audit trail."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self) -> None:
         self.written = threading.Event()
         self.entries: list[tuple[dict[str, Any], bool]] = []
-        self.error = error
 
     def record(self, entry: dict[str, Any], *, durable: bool) -> None:
         self.entries.append((dict(entry), durable))
         self.written.set()
-        if self.error:
-            raise self.error
 
 
 def chain_of(*authenticators: Any, **parts: Any) -> Chain:
@@ -268,14 +265,15 @@ async def test_every_decision_is_in_the_audit_trail() -> None:
     await chain.decide(bearer("hunter2"))
     await chain.decide(REQUEST)
     await chain.decide(basic("bob", "hunter2"))
-    (start, durable), (read, read_durable), (nobody, nobody_durable), (_, refused_durable) = trail.entries
+    (start, _), (read, _), (nobody, _), _ = trail.entries
     assert start == {
         "event": "decision", "requestId": "r-1", "subject": "alice", "authenticator": "scripted-1",
         "outcome": "allow", "action": "vm.start", "kind": "vm", "name": "web", "uid": "u-1", "transport": "tcp",
         "client": "192.0.2.7", "token": "t-1", "reason": "",
     }  # fmt: skip
     assert (read["action"], nobody["outcome"]) == ("vm.read", "challenge")
-    assert (durable, read_durable, nobody_durable, refused_durable) == (True, False, False, True)
+    # What waits for a disk here holds every request up; what is changed is on it before it happens.
+    assert [durable for _, durable in trail.entries] == [False] * 4
     assert "hunter2" not in repr(trail.entries)
 
 
@@ -286,13 +284,6 @@ async def test_who_leaves_before_the_refusal_is_in_the_trail() -> None:
     assert await asyncio.to_thread(trail.written.wait, 5)
     task.cancel()
     assert trail.entries[0][0]["reason"] == "unknown token"
-
-
-@pytest.mark.parametrize("error", [FailedError("audit", "no room"), OSError("no room")], ids=["KCError", "OSError"])
-async def test_what_cannot_be_audited_is_not_allowed(error: Exception) -> None:
-    chain = chain_of(Scripted(ALICE), audit=Trail(error))
-    assert (await chain.decide(bearer("x", action="vm.delete"))).status == 503
-    assert (await chain.decide(bearer("x"))).allowed
 
 
 # --- the cache in the chain

@@ -18,7 +18,7 @@ from backend.auth.keys import MasterKey, open_master_key
 from backend.auth.macaroon import attenuate, encode, mint
 from backend.auth.protocol import EVERYTHING, AuthRequest, Client, Decision, Peer, Scope
 from backend.auth.secrets import has_checksum, make_god_token, make_token, read_macaroon, type_of
-from backend.auth.tokens import Tokens, end_session, is_god, mint_session
+from backend.auth.tokens import Tokens, end_session, mint_session
 from backend.errors import DeniedError, RefusedError, UnreachableError
 from backend.local import LocalService
 from backend.model.documents import format_time
@@ -76,7 +76,6 @@ async def test_a_limited_token_may_do_what_its_document_says(service: LocalServi
         assert (decision.subject, decision.groups, decision.token) == ("token:ci", (), uid)
         assert decision.scopes == (Scope(("vm.*",), "tenant=acme"),)
         assert decision.expires_at == pytest.approx(time.time() + 90 * 86400, abs=60)
-        assert not is_god(decision)
     for pair in (f"x:{token}", f"{token}:"):
         basic = base64.b64encode(pair.encode()).decode()
         assert (await ask(tokens, basic, form="Basic {}")).token == uid
@@ -89,7 +88,6 @@ async def test_a_god_token_may_do_everything(service: LocalService, tokens: Toke
     decision = await ask(tokens, token)
     assert decision.scopes is EVERYTHING
     assert (decision.subject, decision.expires_at) == ("token:root", 0.0)
-    assert is_god(decision)
 
 
 async def test_what_kc_did_not_make_gets_one_answer(service: LocalService, tokens: Tokens, tmp_path: Path) -> None:
