@@ -295,6 +295,14 @@ def test_a_password_is_not_even_asked_for(rig: Rig):
     assert b"Permission denied (publickey)" in done.stderr
 
 
+def wait_gone(terminal: Terminal, words: str) -> None:
+    """Wait until the screen shows some words no more."""
+    ends = time.monotonic() + 30
+    while words in terminal.text():
+        assert time.monotonic() < ends, terminal.text()
+        terminal.pump(0.05)
+
+
 def test_the_application_starts_no_program_and_does_not_stop(rig: Rig, terminals: list[Terminal]):
     terminal = rig.open("alice")
     terminals.append(terminal)
@@ -311,13 +319,14 @@ def test_the_application_starts_no_program_and_does_not_stop(rig: Rig, terminals
     terminal.wait_for("there is no editor here")
     for word, absent in (("screenshot", "Save screenshot"), ("suspend", "Suspend"), ("maximize", "Maximize")):
         terminal.send(":")
-        terminal.pump(0.5)
+        terminal.wait_for("Commands and objects")
         terminal.send(word)
+        terminal.wait_for(f"/ {word}")
         for _ in range(10):
             terminal.pump(0.1)
         assert absent not in terminal.text()
         terminal.send("\x1b")
-        terminal.pump(0.5)
+        wait_gone(terminal, "Commands and objects")
     children = [(Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text()]
     assert children == [""]
     assert not list(rig.home.glob("*.svg"))
